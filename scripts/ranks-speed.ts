@@ -3,10 +3,10 @@
  * one core, and by two ranks on two, each with a software adapter of one thread; the share of the time that ranks spend
  * on each other; and when each piece of the gradients was final, and summed, while the backward pass went on.
  *
- *     npx tsx scripts/ranks-speed.ts [updates of each run, default 7]
+ *     npx tsx scripts/ranks-speed.ts [updates of each run, default 7] [a file for all that was measured, as JSON]
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -168,7 +168,7 @@ function timeLine(pieces: readonly PieceTimes[]): string[] {
   ];
 }
 
-async function main(updates: number): Promise<void> {
+async function main(updates: number, file: string | undefined): Promise<void> {
   const missing = missingMpi();
   if (missing !== undefined) throw new Error(missing);
   // Ranks of one machine cross no link.
@@ -178,6 +178,7 @@ async function main(updates: number): Promise<void> {
     const folder = join(root, "model");
     await writeRandomModel(folder, CONFIG, 1);
     const [one, two] = [measuredBy(1, folder, updates), measuredBy(2, folder, updates)];
+    if (file) writeFileSync(file, JSON.stringify({ one, two }));
     console.log(`${cpus()[0]?.model.trim()}, ${cpus().length} cores; lavapipe of one thread on each rank's own core`);
     console.log(
       `host: ${((one[0]?.work.hostBytesPerSecond ?? 0) / 1e6).toFixed(0)} MB/s of gradients read, added and written`,
@@ -219,4 +220,4 @@ async function main(updates: number): Promise<void> {
 
 const [word = "7", folder = "", updates = "7"] = process.argv.slice(2);
 if (word === "measure") await measure(folder, Number(updates));
-else await main(Number(word));
+else await main(Number(word), folder || undefined);

@@ -9,7 +9,7 @@ import { partWindows } from "../gpu/parts.ts";
 import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
 import { type Piece, partsOfRank } from "./pieces.ts";
-import { gatherSlices, sumSlice } from "./sums.ts";
+import { gatherSlices, rounded, sumSlice } from "./sums.ts";
 
 /** Bytes that may wait on the host while the device computes on. */
 const MOST_WAITING = 2 ** 28;
@@ -77,7 +77,7 @@ export class ArenaSum {
     this.#waiting += bytes;
     this.#work = this.#work.then(async () => {
       const { numbers, at } = await (early ?? read());
-      const sums = Float32Array.from(await sumSlice(this.#ranks, numbers, piece.cuts));
+      const sums = rounded(await sumSlice(this.#ranks, numbers, piece.cuts));
       if (this.#scatters) {
         uploadAll(device, windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
       } else {
