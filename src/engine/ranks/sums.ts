@@ -105,14 +105,7 @@ export async function gatherSlices(
 /** The bytes of every rank in their order, of any lengths. */
 export async function gatherBytes(ranks: Communicator, own: Uint8Array): Promise<Uint8Array[]> {
   const lengths = (await gatherNumbers(ranks, Float64Array.of(own.byteLength))).map(([length = 0]) => length);
-  /** Numbers as f32: many times as fast as the constructor of `Float32Array`, which converts one by one. */
-export function rounded(numbers: Float64Array): Float32Array<ArrayBuffer> {
-  const values = new Float32Array(numbers.length);
-  for (let i = 0; i < values.length; i++) values[i] = numbers[i] ?? Number.NaN;
-  return values;
-}
-
-const longest = Math.max(...lengths);
+  const longest = Math.max(...lengths);
   const padded = new Uint8Array(longest);
   padded.set(own);
   const all = new Uint8Array(ranks.size * longest);
