@@ -107,7 +107,8 @@ async function measureRun(
     }
     const syncEvery = "sync_every" in options ? options.sync_every : undefined;
     const gradientBytes = 4 * optimizer.gradients.layout.parameterCount;
-    const work = { secondsPerUpdate, gradientBytes, microbatches: 1, hostBytesPerSecond, syncEvery };
+    const { isSoftware } = device;
+    const work = { secondsPerUpdate, gradientBytes, microbatches: 1, hostBytesPerSecond, isSoftware, syncEvery };
     return { name, seconds, communicationShare: share, work, pieces };
   } finally {
     trainer.free();

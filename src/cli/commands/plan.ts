@@ -72,7 +72,10 @@ function rankCounts(most: number): number[] {
 async function measure(
   config: KtoConfig,
   output: Output,
-): Promise<Pick<RankWork, "secondsPerUpdate" | "gradientBytes" | "hostBytesPerSecond"> & Pick<Planned, "momentBytes">> {
+): Promise<
+  Pick<RankWork, "secondsPerUpdate" | "gradientBytes" | "hostBytesPerSecond" | "isSoftware"> &
+    Pick<Planned, "momentBytes">
+> {
   return await withDevice(config, output, async (device) => {
     const { policy, reference } = await loadForTraining(device, config, output);
     const { examples } = await loadTrainingRows({ policy, reference }, config, "pairs", output);
@@ -84,7 +87,8 @@ async function measure(
     const inputs = { policy, ...(reference ? { reference } : {}), examples, options };
     const { secondsPerUpdate } = await working(output, "measuring an update", () => KtoTrainer.time(inputs));
     const bytes = { gradientBytes: 4 * parameterCount, momentBytes: momentBytes(specs, isCoded) };
-    return { secondsPerUpdate, ...bytes, hostBytesPerSecond: await hostSpeed(device) };
+    const { isSoftware } = device;
+    return { secondsPerUpdate, ...bytes, isSoftware, hostBytesPerSecond: await hostSpeed(device) };
   });
 }
 

@@ -28,6 +28,8 @@ export interface RankWork {
   readonly ranksPerMachine: number;
   /** Bytes that the host reads from the device, adds up and writes back in a second. */
   readonly hostBytesPerSecond: number;
+  /** Whether the adapter computes on the host's own cores, so that no work of the host runs beside it. */
+  readonly isSoftware: boolean;
   /** Updates of each rank by itself between two outer steps; default: gradients are summed in every update. */
   readonly syncEvery?: number | undefined;
 }
@@ -62,11 +64,9 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
   const pieces = Math.max(1, Math.ceil(gradientBytes / PIECE_BYTES));
   const calls = 2 * pieces;
   const call = link.latency + PER_MESSAGE * (ranks - 1);
-  const exchange =
-    (crossing * sharing) / link.bytesPerSecond +
-    local / hostBytesPerSecond +
-    gradientBytes / hostBytesPerSecond +
-    calls * call;
+  const onLink = (crossing * sharing) / link.bytesPerSecond + calls * call;
+  const onHost = (local + gradientBytes) / hostBytesPerSecond;
+  const exchange = onLink + onHost;
   if (work.syncEvery !== undefined) {
     const waiting = exchange / work.syncEvery + SMALL_CALLS * call;
     const secondsPerUpdate = alone + waiting;
@@ -75,7 +75,8 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
   }
   const beside = (alone * BACKWARD_SHARE) / microbatches;
   const lastPiece = exchange / pieces; // which begins when the backward pass is over
-  const waiting = Math.max(exchange - beside, lastPiece) + SMALL_CALLS * call;
+  const hidden = Math.min(beside, work.isSoftware ? onLink : exchange);
+  const waiting = Math.max(exchange - hidden, lastPiece) + SMALL_CALLS * call;
   const secondsPerUpdate = alone + waiting;
   return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
 }

@@ -7,6 +7,7 @@ const work: RankWork = {
   microbatches: 1,
   ranksPerMachine: 1,
   hostBytesPerSecond: 1e12,
+  isSoftware: false,
 };
 
 describe("a link", () => {
@@ -67,6 +68,16 @@ describe("an update", () => {
     const apart = scaledUpdate(8, work, slow).waiting;
     const together = scaledUpdate(8, { ...work, ranksPerMachine: 4 }, slow).waiting;
     expect(together).toBeGreaterThan(apart);
+  });
+
+  test("hides nothing of the host's work where the adapter computes on the same cores", () => {
+    const fast = { bytesPerSecond: 1e15, latency: 0 };
+    const own = { ...work, hostBytesPerSecond: 4e9 };
+    expect(scaledUpdate(2, own, fast).waiting).toBeCloseTo(0.1 / Math.ceil(4e8 / 2 ** 24), 3);
+    expect(scaledUpdate(2, { ...own, isSoftware: true }, fast).waiting).toBeCloseTo(0.1, 3);
+    // What goes over the link is hidden all the same.
+    const slower = scaledUpdate(2, { ...own, isSoftware: true }, { bytesPerSecond: 2e9, latency: 0 });
+    expect(slower.waiting).toBeCloseTo(0.1, 3);
   });
 
   test("of ranks that update by themselves shares the exchange among the updates up to the next", () => {
