@@ -9,7 +9,7 @@ import { partWindows } from "../gpu/parts.ts";
 import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
 import { type Piece, partsOfRank } from "./pieces.ts";
-import { gatherSlices, rounded, sumSlice } from "./sums.ts";
+import { gatherSlices, Scratch, sumSlice } from "./sums.ts";
 
 /** Bytes that may wait on the host while the device computes on. */
 const MOST_WAITING = 2 ** 28;
@@ -28,6 +28,7 @@ export class ArenaSum {
   readonly #arena: Arena;
   readonly #pieces: readonly (readonly Piece[])[];
   readonly #scatters: boolean;
+  readonly #scratch = new Scratch();
   #begun = 0;
   #waiting = 0;
   #work: Promise<void> = Promise.resolve();
@@ -77,11 +78,12 @@ export class ArenaSum {
     this.#waiting += bytes;
     this.#work = this.#work.then(async () => {
       const { numbers, at } = await (early ?? read());
-      const sums = rounded(await sumSlice(this.#ranks, numbers, piece.cuts));
+      const scratch = this.#scratch;
+      const sums = scratch.rounded(await sumSlice(this.#ranks, numbers, piece.cuts, scratch));
       if (this.#scatters) {
         uploadAll(device, windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
       } else {
-        await gatherSlices(this.#ranks, sums, piece.cuts, numbers);
+        await gatherSlices(this.#ranks, sums, piece.cuts, numbers, scratch);
         uploadAll(device, windows, numbers);
       }
       this.#waiting -= bytes;
@@ -101,8 +103,13 @@ export class ArenaSum {
   }
 }
 
-/** Gives every rank the numbers that each rank has of its own slices of an arena. */
-export async function gatherArena(ranks: Communicator, arena: Arena, pieces: readonly Piece[]): Promise<void> {
+/** Gives every rank the numbers that each rank has of its own slices of an arena. @param scratch see `Scratch` */
+export async function gatherArena(
+  ranks: Communicator,
+  arena: Arena,
+  pieces: readonly Piece[],
+  scratch = new Scratch(),
+): Promise<void> {
   const { device } = arena;
   const read = (piece: Piece | undefined) => piece && device.downloadAll(windowsOfRank(arena, piece, ranks.rank));
   let next = read(pieces[0]);
@@ -110,8 +117,8 @@ export async function gatherArena(ranks: Communicator, arena: Arena, pieces: rea
     const own = new Float32Array((await next) ?? new ArrayBuffer(0));
     next = read(pieces[index + 1]);
     next?.catch(() => undefined); // it is awaited in the next round, if there is one
-    const all = new Float32Array(piece.elements);
-    await gatherSlices(ranks, own, piece.cuts, all);
+    const all = scratch.f32("all", piece.elements);
+    await gatherSlices(ranks, own, piece.cuts, all, scratch);
     uploadAll(device, partWindows(arena, piece.parts), all);
   }
 }

@@ -9,7 +9,7 @@ import { partWindows } from "../gpu/parts.ts";
 import { uploadAll, windowsOfRank } from "./arena-sum.ts";
 import type { Communicator } from "./communicator.ts";
 import type { Piece } from "./pieces.ts";
-import { gatherSlices, sumOverRanks, sumSlice } from "./sums.ts";
+import { gatherSlices, Scratch, sumOverRanks, sumSlice } from "./sums.ts";
 
 export interface OuterOptions {
   readonly learningRate: number;
@@ -61,15 +61,16 @@ export class OuterStep {
    */
   async step(): Promise<number> {
     const { device } = this.#arena;
+    const scratch = new Scratch();
     let squares = 0;
     for (const [index, piece] of this.#pieces.entries()) {
       const windows = partWindows(this.#arena, piece.parts);
       const numbers = new Float32Array(await device.downloadAll(windows));
-      const sums = await sumSlice(this.#ranks, numbers, piece.cuts);
+      const sums = await sumSlice(this.#ranks, numbers, piece.cuts, scratch);
       const slice = this.slices[index];
       if (slice === undefined) throw new Error(`there is no slice of piece ${index}`);
       squares += this.#move(slice, sums);
-      await gatherSlices(this.#ranks, slice.weights, piece.cuts, numbers);
+      await gatherSlices(this.#ranks, slice.weights, piece.cuts, numbers, scratch);
       uploadAll(device, windows, numbers);
     }
     const [total = Number.NaN] = await sumOverRanks(this.#ranks, Float64Array.of(squares));

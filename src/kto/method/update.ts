@@ -28,7 +28,7 @@ import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
 import { OnRequest } from "../../engine/ranks/on-request.ts";
 import { type Piece, partsOfRank, piecesOfStages } from "../../engine/ranks/pieces.ts";
 import { SharedMoments } from "../../engine/ranks/shared-moments.ts";
-import { sumOverRanks } from "../../engine/ranks/sums.ts";
+import { Scratch, sumOverRanks } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
 import { KtoOnDevice } from "./kto-on-device.ts";
@@ -132,6 +132,7 @@ export class Update {
   readonly gradientSum: ArenaSum | undefined;
   /** How the trained parameters are divided among the ranks, where each updates its own. */
   readonly #shards: readonly Piece[] | undefined;
+  readonly #scratch = new Scratch();
   /** What rank 0 asks of the others while it saves. */
   readonly requests: OnRequest;
   /** The moments of all ranks; undefined where this one has all of them. */
@@ -355,7 +356,7 @@ export class Update {
     this.#submit(await this.#program("squares", (program) => this.optimizer.recordSquares(program)));
     await this.#sumOnDevice(this.optimizer.normPartials);
     this.#submit(await this.#program("update", (program) => this.optimizer.recordStepByNorm(program)));
-    await gatherArena(this.#ranks, this.policy.trained, shards);
+    await gatherArena(this.#ranks, this.policy.trained, shards, this.#scratch);
   }
 
   /**
