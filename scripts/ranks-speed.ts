@@ -3,7 +3,7 @@
  * one core, and by two ranks on two, each with a software adapter of one thread; the share of the time that ranks spend
  * on each other; and when each piece of the gradients was final, and summed, while the backward pass went on.
  *
- *     npx tsx scripts/ranks-speed.ts [updates of each run, default 7] [a file for all that was measured, as JSON]
+ *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [a file for all that was measured, as JSON]
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -33,6 +33,9 @@ const CONFIG = {
   ...{ hidden_act: "silu", bos_token_id: 1, eos_token_id: 2 },
 };
 const TOKENS = { prompt: 6, completion: 10 };
+
+/** The first updates of a run compile. */
+const UNMEASURED = 2;
 
 /** What is measured: options of the run by their names. */
 const RUNS = {
@@ -100,7 +103,7 @@ async function measureRun(
   try {
     let began = performance.now();
     for await (const { step, metrics } of trainer) {
-      if (step > 2) seconds.push((performance.now() - began) / 1000);
+      if (step > UNMEASURED) seconds.push((performance.now() - began) / 1000);
       share = metrics?.communication_share ?? share;
       if (step < updates) pieces = [];
       began = performance.now();
@@ -145,10 +148,14 @@ function measuredBy(ranks: number, folder: string, updates: number): Measured[] 
 
 const median = (values: readonly number[]) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** The time of an update; where some of them have an outer step, their mean. */
-const timeOf = ({ seconds, work: { syncEvery } }: Measured) => (syncEvery === undefined ? median : mean)(seconds);
+/** The time of an update: where every so many have an outer step, the mean of as many. */
+function timeOf({ seconds, work: { syncEvery: every } }: Measured): number {
+  if (every === undefined) return median(seconds);
+  const isOuter = (i: number) => (i + UNMEASURED + 1) % every === 0;
+  const [outer, own] = [true, false].map((is) => median(seconds.filter((_, i) => isOuter(i) === is)));
+  return ((every - 1) * (own ?? Number.NaN) + (outer ?? Number.NaN)) / every;
+}
 
 /** A line for each piece: dots while the backward pass computes it, signs of equality while ranks sum it. */
 function timeLine(pieces: readonly PieceTimes[]): string[] {
@@ -219,6 +226,6 @@ async function main(updates: number, file: string | undefined): Promise<void> {
   }
 }
 
-const [word = "7", folder = "", updates = "7"] = process.argv.slice(2);
+const [word = "8", folder = "", updates = "8"] = process.argv.slice(2);
 if (word === "measure") await measure(folder, Number(updates));
 else await main(Number(word), folder || undefined);
