@@ -4,9 +4,10 @@
  * on each other; and when each piece of the gradients was final, and summed, while the backward pass went on.
  *
  *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [a file for all that was measured, as JSON]
+ *     npx tsx scripts/ranks-speed.ts show FILE     (what such a file says)
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -109,9 +110,18 @@ async function measureRun(
       began = performance.now();
     }
     const syncEvery = "sync_every" in options ? options.sync_every : undefined;
+    const shardsOptimizer = "shard_optimizer" in options;
     const gradientBytes = 4 * optimizer.gradients.layout.parameterCount;
     const { isSoftware } = device;
-    const work = { secondsPerUpdate, gradientBytes, microbatches: 1, hostBytesPerSecond, isSoftware, syncEvery };
+    const work = {
+      secondsPerUpdate,
+      gradientBytes,
+      microbatches: 1,
+      hostBytesPerSecond,
+      isSoftware,
+      syncEvery,
+      shardsOptimizer,
+    };
     return { name, seconds, communicationShare: share, work, pieces };
   } finally {
     trainer.free();
@@ -179,53 +189,58 @@ function timeLine(pieces: readonly PieceTimes[]): string[] {
 async function main(updates: number, file: string | undefined): Promise<void> {
   const missing = missingMpi();
   if (missing !== undefined) throw new Error(missing);
-  // Ranks of one machine cross no link.
-  const link: Link = { bytesPerSecond: Number.POSITIVE_INFINITY, latency: 20e-6 };
   const root = mkdtempSync(join(tmpdir(), "kto-speed-"));
   try {
     const folder = join(root, "model");
     await writeRandomModel(folder, CONFIG, 1);
     const [one, two] = [measuredBy(1, folder, updates), measuredBy(2, folder, updates)];
     if (file) writeFileSync(file, JSON.stringify({ one, two }));
-    console.log(`${cpus()[0]?.model.trim()}, ${cpus().length} cores; lavapipe of one thread on each rank's own core`);
-    console.log(
-      `host: ${((one[0]?.work.hostBytesPerSecond ?? 0) / 1e6).toFixed(0)} MB/s of gradients read, added and written`,
-    );
-    console.log("seconds of an update                 1 rank  2 ranks  efficiency  on each other  kto plan  off by");
-    let worst = 0;
-    for (const [i, alone] of one.entries()) {
-      const both = two[i];
-      if (both === undefined) throw new Error("two ranks measured less");
-      const predicted = scaledUpdate(2, { ...alone.work, ranksPerMachine: 2 }, link).secondsPerUpdate;
-      const [first, second] = [timeOf(alone), timeOf(both)];
-      const off = predicted / second - 1;
-      worst = Math.max(worst, Math.abs(off));
-      const percent = (value: number) => `${(100 * value).toFixed(1)}%`;
-      console.log(
-        [
-          alone.name.padEnd(34),
-          first.toFixed(3).padStart(8),
-          second.toFixed(3).padStart(8),
-          percent(first / second).padStart(11),
-          percent(both.communicationShare).padStart(14),
-          predicted.toFixed(3).padStart(9),
-          percent(off).padStart(7),
-        ].join(" "),
-      );
-    }
-    console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most`);
-    for (const { name, pieces } of two) {
-      if (pieces.length < 2) continue;
-      console.log(
-        `\nthe last update of "${name}", rank 0: pieces of the gradients in the order in which they are final`,
-      );
-      for (const line of timeLine(pieces)) console.log(line);
-    }
+    show(one, two);
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
 }
 
+function show(one: readonly Measured[], two: readonly Measured[]): void {
+  // Ranks of one machine cross no link.
+  const link: Link = { bytesPerSecond: Number.POSITIVE_INFINITY, latency: 20e-6 };
+  console.log(`${cpus()[0]?.model.trim()}, ${cpus().length} cores; lavapipe of one thread on each rank's own core`);
+  console.log(
+    `host: ${((one[0]?.work.hostBytesPerSecond ?? 0) / 1e6).toFixed(0)} MB/s of gradients read, added and written`,
+  );
+  console.log("seconds of an update                 1 rank  2 ranks  efficiency  on each other  kto plan  off by");
+  let worst = 0;
+  for (const [i, alone] of one.entries()) {
+    const both = two[i];
+    if (both === undefined) throw new Error("two ranks measured less");
+    const predicted = scaledUpdate(2, { ...alone.work, ranksPerMachine: 2 }, link).secondsPerUpdate;
+    const [first, second] = [timeOf(alone), timeOf(both)];
+    const off = predicted / second - 1;
+    worst = Math.max(worst, Math.abs(off));
+    const percent = (value: number) => `${(100 * value).toFixed(1)}%`;
+    console.log(
+      [
+        alone.name.padEnd(34),
+        first.toFixed(3).padStart(8),
+        second.toFixed(3).padStart(8),
+        percent(first / second).padStart(11),
+        percent(both.communicationShare).padStart(14),
+        predicted.toFixed(3).padStart(9),
+        percent(off).padStart(7),
+      ].join(" "),
+    );
+  }
+  console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most`);
+  for (const { name, pieces } of two) {
+    if (pieces.length < 2) continue;
+    console.log(`\nthe last update of "${name}", rank 0: pieces of the gradients in the order in which they are final`);
+    for (const line of timeLine(pieces)) console.log(line);
+  }
+}
+
 const [word = "8", folder = "", updates = "8"] = process.argv.slice(2);
-if (word === "measure") await measure(folder, Number(updates));
+if (word === "show") {
+  const { one, two } = JSON.parse(readFileSync(folder, "utf8")) as Record<"one" | "two", Measured[]>;
+  show(one, two);
+} else if (word === "measure") await measure(folder, Number(updates));
 else await main(Number(word), folder || undefined);

@@ -46,7 +46,7 @@ async function runPlan(config: PlanConfig, output: Output): Promise<void> {
         ...measured,
         microbatches: config.gradient_accumulation_steps,
         ranksPerMachine: config.ranks_per_machine,
-        ...(syncEvery === undefined ? {} : { syncEvery }),
+        ...(syncEvery === undefined ? { shardsOptimizer: config.shard_optimizer } : { syncEvery }),
       };
       planned.push({ training, work, momentBytes, updates: counts.map((ranks) => scaledUpdate(ranks, work, link)) });
     }

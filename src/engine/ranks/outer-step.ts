@@ -29,6 +29,7 @@ export class OuterStep {
   readonly #arena: Arena;
   readonly #pieces: readonly Piece[];
   readonly #options: OuterOptions;
+  readonly #scratch = new Scratch();
   /** By piece. */
   readonly slices: readonly OuterSlice[];
 
@@ -61,7 +62,7 @@ export class OuterStep {
    */
   async step(): Promise<number> {
     const { device } = this.#arena;
-    const scratch = new Scratch();
+    const scratch = this.#scratch;
     let squares = 0;
     for (const [index, piece] of this.#pieces.entries()) {
       const windows = partWindows(this.#arena, piece.parts);

@@ -30,6 +30,8 @@ export interface RankWork {
   readonly hostBytesPerSecond: number;
   /** Whether the adapter computes on the host's own cores, so that no work of the host runs beside it. */
   readonly isSoftware: boolean;
+  /** Whether weights travel after the update, and gradients are summed on one rank each; default false. */
+  readonly shardsOptimizer?: boolean | undefined;
   /** Updates of each rank by itself between two outer steps; default: gradients are summed in every update. */
   readonly syncEvery?: number | undefined;
 }
@@ -47,6 +49,11 @@ export interface ScaledUpdate {
 
 /** The backward pass as a share of a microbatch: a third, beside forward passes for rows, pairs and the reference. */
 const BACKWARD_SHARE = 1 / 3;
+/** Bytes a second between two ranks of a machine. */
+const MEMORY_BYTES_PER_SECOND = 4e9;
+/** What an outer step takes of the host, in times of a sum of gradients; measured, as the seconds of a small call. */
+const OUTER_STEP = 1.75;
+const SMALL_CALL = 3e-3;
 /** Seconds of the processor for one message. */
 const PER_MESSAGE = 5e-6;
 /** Small collective calls of an update: pairs, norm, metrics. */
@@ -65,10 +72,11 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
   const calls = 2 * pieces;
   const call = link.latency + PER_MESSAGE * (ranks - 1);
   const onLink = (crossing * sharing) / link.bytesPerSecond + calls * call;
-  const onHost = (local + gradientBytes) / hostBytesPerSecond;
+  const times = work.syncEvery === undefined ? (work.shardsOptimizer ? 1 + 1 / ranks : 1) : OUTER_STEP;
+  const onHost = local / MEMORY_BYTES_PER_SECOND + (times * gradientBytes) / hostBytesPerSecond;
   const exchange = onLink + onHost;
   if (work.syncEvery !== undefined) {
-    const waiting = exchange / work.syncEvery + SMALL_CALLS * call;
+    const waiting = exchange / work.syncEvery + SMALL_CALLS * (call + SMALL_CALL);
     const secondsPerUpdate = alone + waiting;
     const bytesSent = sent / work.syncEvery;
     return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent };
@@ -76,7 +84,7 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
   const beside = (alone * BACKWARD_SHARE) / microbatches;
   const lastPiece = exchange / pieces; // which begins when the backward pass is over
   const hidden = Math.min(beside, work.isSoftware ? onLink : exchange);
-  const waiting = Math.max(exchange - hidden, lastPiece) + SMALL_CALLS * call;
+  const waiting = Math.max(exchange - hidden, lastPiece) + SMALL_CALLS * (call + SMALL_CALL);
   const secondsPerUpdate = alone + waiting;
   return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
 }
