@@ -46,6 +46,7 @@ async function runCommand() {
 async function buildChanges() {
   const { isCodeBuilt } = require(join(root, "scripts", "sources.cjs"));
   if (isCodeBuilt(root)) return;
+  if (process.stderr.isTTY) console.error("a source has changed: building ...");
   const { buildCode } = await load(join(root, "scripts", "build.mjs"));
   try {
     await buildCode(root);
