@@ -5,7 +5,7 @@
 import type { BatchExample } from "../method/batch.ts";
 import { momentFormatOf } from "../options/training.ts";
 import { type Allocate, ofSize, plannedBytes } from "./fitting.ts";
-import type { Method, RunInputs } from "./inputs.ts";
+import { type Method, type RunInputs, ranksOf } from "./inputs.ts";
 
 /** A change of options, as they are written, and the device bytes that the run then takes less. */
 export interface Saving {
@@ -55,6 +55,9 @@ function changesOf(inputs: RunInputs, method: Method): Change[] {
       change: `per_device_train_batch_size ${smaller}, gradient_accumulation_steps ${more}`,
       method: ofSize(having({ gradient_accumulation_steps: more }), smaller),
     });
+  }
+  if (ranksOf(inputs).size > 1 && !options.shard_optimizer && options.sync_every === undefined) {
+    changes.push({ change: "shard_optimizer true", method: having({ shard_optimizer: true }) });
   }
   if (momentFormatOf(options) === "f32") {
     changes.push({ change: "optim adamw_8bit", method: having({ optim: "adamw_8bit" }) });
