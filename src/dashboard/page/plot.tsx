@@ -1,7 +1,7 @@
 /** Curves of metrics that belong together, of every run that is shown. Cursor and zoom are common to all plots. */
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import type { ShownRun } from "./shown-run.ts";
+import { type ShownRun, shortName } from "./shown-run.ts";
 import { colors, useTheme } from "./theme.ts";
 import { compact, smoothed } from "./value-picture.ts";
 
@@ -84,7 +84,7 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
         series: [
           { label: "update" },
           ...lines.map(({ one, name, which }) => ({
-            label: several ? `${one.run.name} ${name}` : name,
+            label: several ? `${shortName(one.run.name)} ${name}` : name,
             stroke: colorAt(one, which),
             dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
             width: 1.5,
