@@ -1,11 +1,14 @@
 /**
- * Plans QLoRA runs of Qwen3-0.6B, 1.7B and 4B as `kto train --dry_run` does, on a device that only counts, with the
- * adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed; the weight
- * files have headers of the right shapes and no numbers.
+ * Plans QLoRA runs of Qwen3-0.6B, 1.7B, 4B and Gemma-3-1B as `kto train --dry_run` does, on a device that only counts,
+ * with the adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed for
+ * that; the weight files have headers of the right shapes and no numbers. With --measure one update of the 0.6B shape
+ * runs on a software adapter, whose memory is this process's, beside its plan.
  *
- *   npx tsx bench/experiments/quantised-memory.ts [--json FILE]
+ *   npx tsx bench/experiments/quantised-memory.ts [--json FILE] [--measure ROWS]... [--layers N]
  *
- * Exits with 1 where 4B at 1 takes 6 GiB or more, or 1.7B 3 GiB or more.
+ * --layers measures a model of so many layers of the 28, which takes less time.
+ *
+ * Exits with 1 where 4B at 1 takes 6 GiB or more, 1.7B 3 GiB or more, or a measured run is off its plan by over 10%.
  */
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,31 +18,39 @@ import { Device } from "../../src/engine/gpu/device.ts";
 import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import { Model } from "../../src/engine/model/model.ts";
 import { modulePrefix, parameterSpecs, storedNaming } from "../../src/engine/model/weights/parameters.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
 import { commit } from "../../src/engine/platform/node-commit.ts";
-import { KtoTrainer } from "../../src/kto/trainer.ts";
-import { qwen3Shape } from "../model-shapes.ts";
-import { stepExamples } from "../step.ts";
+import { AdapterError } from "../../src/errors.ts";
+import { gemma3Shape, qwen3Shape } from "../model-shapes.ts";
+import { measuredRun, qloraRun } from "./qlora-memory.ts";
 
 const GIBIBYTE = 2 ** 30;
-const ROW = { prompt: 512, completion: 512 };
+/** Rows of an update that is planned. */
+const UPDATE_ROWS = 8;
+/** What a measured run may be off its plan by, as a share of it. */
+const MEASURED = 0.1;
 
-/** What differs from Qwen3-0.6B in the config.json of the larger ones; all tie the head to the embedding. */
 const MODELS: readonly {
   readonly name: string;
   readonly shape: Readonly<Record<string, unknown>>;
   readonly below?: number;
 }[] = [
-  { name: "Qwen3-0.6B", shape: {} },
-  { name: "Qwen3-1.7B", shape: { hidden_size: 2048, intermediate_size: 6144 }, below: 3 * GIBIBYTE },
+  { name: "Qwen3-0.6B", shape: qwen3Shape },
+  {
+    name: "Qwen3-1.7B",
+    shape: { ...qwen3Shape, hidden_size: 2048, intermediate_size: 6144 },
+    below: 3 * GIBIBYTE,
+  },
   {
     name: "Qwen3-4B",
-    shape: { hidden_size: 2560, intermediate_size: 9728, num_attention_heads: 32, num_hidden_layers: 36 },
+    shape: {
+      ...qwen3Shape,
+      ...{ hidden_size: 2560, intermediate_size: 9728, num_attention_heads: 32, num_hidden_layers: 36 },
+    },
     below: 6 * GIBIBYTE,
   },
+  { name: "Gemma-3-1B", shape: gemma3Shape },
 ];
 
 const BASES: readonly { readonly name: string; readonly quantization: Quantization }[] = [
@@ -71,41 +82,49 @@ function emptyModel(folder: string, shape: Readonly<Record<string, unknown>>): v
   closeSync(file);
 }
 
-async function plan(device: Device, folder: string, quantization: Quantization, rows: number) {
-  const counting = planningDevice(device);
-  const base = await Model.load(counting, folder, { quantization });
-  const options = { rank: 16, alpha: 32, dropout: 0, rslora: false, targetModules: "all-linear" };
-  const policy = base.withAdapter(LoraAdapter.create(counting, base.config, options));
-  const trainer = await KtoTrainer.create({
-    policy,
-    examples: stepExamples({ rows: 8, ...ROW }, base.config.vocabSize),
-    options: {
-      per_device_train_batch_size: rows,
-      gradient_accumulation_steps: 8 / rows,
-      max_length: ROW.prompt + ROW.completion,
-      gradient_checkpointing: true,
-      reference_point_scope: "step", // as a microbatch of one row needs it
-      max_steps: 1,
-    },
-  });
-  const found = { bytes: counting.totalBytes, categories: counting.memory() };
-  trainer.free();
-  return found;
+interface Plan {
+  readonly bytes: number;
+  readonly categories: Readonly<Record<string, number>>;
+  /** What the adapter would have to bind, where that is more than it does. */
+  readonly needs?: string;
 }
 
-const { values } = parseArgs({ options: { json: { type: "string" } } });
+/** Counts a run within the device's limits or, where it does not fit these, with larger ones, and says so. */
+async function plan(device: Device, folder: string, quantization: Quantization, rows: number): Promise<Plan> {
+  const counted = async (limits: GPUSupportedLimits): Promise<Plan> => {
+    const counting = planningDevice(device, limits);
+    const { trainer } = await qloraRun(counting, folder, quantization, { rows, updateRows: UPDATE_ROWS });
+    const found = { bytes: counting.totalBytes, categories: counting.memory() };
+    trainer.free();
+    return found;
+  };
+  try {
+    return await counted(device.limits);
+  } catch (error) {
+    if (!(error instanceof AdapterError)) throw error;
+    const maxStorageBufferBindingSize = 2 * device.limits.maxStorageBufferBindingSize;
+    // A plan reads these two.
+    const { maxBufferSize } = device.limits;
+    const larger = await counted({ maxBufferSize, maxStorageBufferBindingSize } as GPUSupportedLimits);
+    return { ...larger, needs: `with bindings of ${maxStorageBufferBindingSize / 2 ** 20} MiB` };
+  }
+}
+
+const { values } = parseArgs({
+  options: { json: { type: "string" }, measure: { type: "string", multiple: true }, layers: { type: "string" } },
+});
 const device = await Device.open();
 const lines = [];
 for (const { name, shape, below } of MODELS) {
   const folder = mkdtempSync(join(tmpdir(), "kto-plan-"));
   try {
-    emptyModel(folder, { ...qwen3Shape, ...shape });
+    emptyModel(folder, shape);
     for (const base of BASES) {
       for (const rows of [1, 4]) {
-        const { bytes, categories } = await plan(device, folder, base.quantization, rows);
+        const found = await plan(device, folder, base.quantization, rows);
         const promised = base.name === "nf4" && rows === 1 ? below : undefined;
-        if (promised !== undefined && bytes >= promised) process.exitCode = 1;
-        lines.push({ model: name, base: base.name, rows, bytes, categories });
+        if (promised !== undefined && found.bytes >= promised) process.exitCode = 1;
+        lines.push({ model: name, base: base.name, rows, ...found });
       }
     }
   } finally {
@@ -113,19 +132,34 @@ for (const { name, shape, below } of MODELS) {
   }
 }
 console.log(
-  `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, 8 rows an update`,
+  `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, ${UPDATE_ROWS} rows an update`,
 );
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
 row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
-for (const { model, base, rows, bytes, categories } of lines) {
+for (const { model, base, rows, bytes, categories, needs } of lines) {
   const of = (...names: string[]) => names.reduce((sum, name) => sum + (categories[name] ?? 0), 0);
   const named = [of("weights"), of("adapter"), of("gradients", "optimizer"), of("activations")];
   const rest = bytes - named.reduce((sum, part) => sum + part, 0);
-  row(model, base, String(rows), ...[...named, rest, bytes].map((part) => (part / GIBIBYTE).toFixed(3)));
+  const cells = [...named, rest, bytes].map((part) => (part / GIBIBYTE).toFixed(3));
+  row(model, base, String(rows), ...cells, ...(needs === undefined ? [] : [`  ${needs}`]));
+}
+const measured = [];
+const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
+for (const rows of (values.measure ?? []).map(Number)) {
+  const shape = { ...qwen3Shape, num_hidden_layers: layers };
+  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows: Math.max(2, rows) });
+  const off = found.grown / found.planned - 1;
+  if (!(Math.abs(off) <= MEASURED)) process.exitCode = 1;
+  measured.push({ model: "Qwen3-0.6B", base: "nf4", layers, rows, ...found });
+  const gibibytes = (bytes: number) => (bytes / GIBIBYTE).toFixed(3);
+  console.log(
+    `\nMeasured on ${device.description}: one update of ${Math.max(2, rows)} rows of Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, microbatch ${rows}), ${found.seconds.toFixed(0)} s\n` +
+      `  planned ${gibibytes(found.planned)} GiB, allocated ${gibibytes(found.allocated)} GiB at most, memory of the process grew by ${gibibytes(found.grown)} GiB outside JavaScript's heap and buffers (${(100 * off).toFixed(1)}% off the plan)`,
+  );
 }
 if (values.json !== undefined) {
-  const file = { date: new Date().toISOString(), commit: commit(), adapter: device.description, lines };
+  const file = { date: new Date().toISOString(), commit: commit(), adapter: device.description, lines, measured };
   writeFileSync(values.json, `${JSON.stringify(file, null, 2)}\n`);
 }
 device.close();

@@ -4,12 +4,12 @@
  */
 import { Device } from "./device.ts";
 
-/** A counting device with the limits and features of a real one. */
-export function planningDevice(device: Device): Device {
+/** A counting device with the features of a real one, and its limits or others. */
+export function planningDevice(device: Device, limits: GPUSupportedLimits = device.limits): Device {
   const { features } = device.gpu;
   const nothing = () => undefined;
   const stand: Partial<Record<keyof GPUDevice, unknown>> = {
-    limits: device.limits,
+    limits,
     features,
     lost: new Promise<never>(nothing),
     addEventListener: nothing,
