@@ -21,7 +21,6 @@ import { parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { modulePrefix, parameterSpecs, storedNaming } from "../../src/engine/model/weights/parameters.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
 import { commit } from "../../src/engine/platform/node-commit.ts";
-import { AdapterError } from "../../src/errors.ts";
 import { gemma3Shape, qwen3Shape } from "../model-shapes.ts";
 import { measuredRun, qloraRun } from "./qlora-memory.ts";
 
@@ -85,29 +84,17 @@ function emptyModel(folder: string, shape: Readonly<Record<string, unknown>>): v
 interface Plan {
   readonly bytes: number;
   readonly categories: Readonly<Record<string, number>>;
-  /** What the adapter would have to bind, where that is more than it does. */
-  readonly needs?: string;
+  /** What the adapter would say, were it asked for more than it has. */
+  readonly refusal: string | undefined;
 }
 
-/** Counts a run within the device's limits or, where it does not fit these, with larger ones, and says so. */
+/** Counts a run, also where the adapter would refuse it. */
 async function plan(device: Device, folder: string, quantization: Quantization, rows: number): Promise<Plan> {
-  const counted = async (limits: GPUSupportedLimits): Promise<Plan> => {
-    const counting = planningDevice(device, limits);
-    const { trainer } = await qloraRun(counting, folder, quantization, { rows, updateRows: UPDATE_ROWS });
-    const found = { bytes: counting.totalBytes, categories: counting.memory() };
-    trainer.free();
-    return found;
-  };
-  try {
-    return await counted(device.limits);
-  } catch (error) {
-    if (!(error instanceof AdapterError)) throw error;
-    const maxStorageBufferBindingSize = 2 * device.limits.maxStorageBufferBindingSize;
-    // A plan reads these two.
-    const { maxBufferSize } = device.limits;
-    const larger = await counted({ maxBufferSize, maxStorageBufferBindingSize } as GPUSupportedLimits);
-    return { ...larger, needs: `with bindings of ${maxStorageBufferBindingSize / 2 ** 20} MiB` };
-  }
+  const counting = planningDevice(device, { countsOn: true });
+  const { trainer } = await qloraRun(counting, folder, quantization, { rows, updateRows: UPDATE_ROWS });
+  const found = { bytes: counting.totalBytes, categories: counting.memory(), refusal: counting.refusals[0]?.message };
+  trainer.free();
+  return found;
 }
 
 const { values } = parseArgs({
@@ -137,12 +124,12 @@ console.log(
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
 row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
-for (const { model, base, rows, bytes, categories, needs } of lines) {
+for (const { model, base, rows, bytes, categories, refusal } of lines) {
   const of = (...names: string[]) => names.reduce((sum, name) => sum + (categories[name] ?? 0), 0);
   const named = [of("weights"), of("adapter"), of("gradients", "optimizer"), of("activations")];
   const rest = bytes - named.reduce((sum, part) => sum + part, 0);
   const cells = [...named, rest, bytes].map((part) => (part / GIBIBYTE).toFixed(3));
-  row(model, base, String(rows), ...cells, ...(needs === undefined ? [] : [`  ${needs}`]));
+  row(model, base, String(rows), ...cells, ...(refusal === undefined ? [] : [`  refused: ${refusal}`]));
 }
 const measured = [];
 const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
