@@ -260,7 +260,11 @@ export async function longRopeMismatch(policy: Model) {
 }
 
 export async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
-  const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
+  const generator = new Generator(policy, {
+    maxBatch: 4,
+    maxLength: Math.min(200, policy.config.contextLength),
+    startLength: 24,
+  });
   const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());
   const exact = await float64Model(policy);
