@@ -24,7 +24,7 @@ export const STEP_LOSS = 1e-3;
  * Bounds of a fixture beside those above: of log-probs and z0, which is a mean of them, and whether z0 and norms of the
  * updates after the first are compared. Qwen3.5's first tokens have small results whose norm makes gradients steep:
  * `test/kto/steep-updates.test.ts` shows in float64 what one rounding of the weights does. Its losses are compared all
- * the same.
+ * the same; with activations in f16 they alone.
  */
 export const boundsOf = (name: string) =>
   name === "qwen3_5" ? { logProb: 5e-4, z0: 5e-4, isSteep: true } : { logProb: LOG_PROB, z0: LOSS, isSteep: false };
