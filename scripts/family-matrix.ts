@@ -58,27 +58,39 @@ for (const features of wanted) {
     const updates = await updateErrors(name, reference);
     const nf4 = await quantisedErrors(name, device, "nf4");
     const int8 = await quantisedErrors(name, device, "int8");
-    const quantised = [nf4, int8];
     const f16 = device.gpu.features.has("shader-f16") ? await fp16Errors(name, policy, reference) : undefined;
     const greedy = (await greedyMismatch(name, policy)) === undefined;
     const update = Math.max(updates.loss, updates.norm);
-    const good =
-      errors.logProbs <= boundsOf(name).logProb &&
-      errors.z0 <= boundsOf(name).z0 &&
-      errors.loss <= LOSS &&
-      Math.max(errors.gradient, adapter.gradient) <= GRADIENT &&
-      update <= STEP_LOSS &&
-      quantised.every(({ logProbs, gradient }) => logProbs <= boundsOf(name).logProb && gradient <= GRADIENT) &&
-      (f16 === undefined || f16.loss <= ROUNDED_LOSS) &&
-      (f16 === undefined || boundsOf(name).isSteep || (f16.logProbs <= 1 && f16.gradient <= ROUNDED_GRADIENT)) &&
-      sameBits &&
-      greedy;
+    const { logProb, z0, isSteep } = boundsOf(name);
+    const bounded: [string, number, number][] = [
+      ["log-prob", errors.logProbs, logProb],
+      ["z0", errors.z0, z0],
+      ["loss", errors.loss, LOSS],
+      ["gradient", errors.gradient, GRADIENT],
+      ["adapter's gradient", adapter.gradient, GRADIENT],
+      ["updates", update, STEP_LOSS],
+      ["log-prob over nf4", nf4.logProbs, logProb],
+      ["gradient over nf4", nf4.gradient, GRADIENT],
+      ["log-prob over int8", int8.logProbs, logProb],
+      ["gradient over int8", int8.gradient, GRADIENT],
+    ];
+    if (f16) bounded.push(["loss in f16", f16.loss, ROUNDED_LOSS]);
+    if (f16 && !isSteep) {
+      bounded.push(
+        ["log-prob in f16, of its bound", f16.logProbs, 1],
+        ["gradient in f16", f16.gradient, ROUNDED_GRADIENT],
+      );
+    }
+    const beyond = bounded.filter(([, value, bound]) => !(value <= bound));
+    const good = beyond.length === 0 && sameBits && greedy;
     failed ||= !good;
     const numbers = [errors.logProbs, errors.loss, errors.gradient, adapter.gradient, update];
     const figures = [...numbers, nf4.gradient, int8.gradient].map(short).join(" ");
     const rounded = (f16 === undefined ? "not there" : short(f16.gradient).trim()).padStart(12);
     const words = `${rounded}  ${sameBits ? "same bits" : "OTHER BITS"}      ${greedy ? "same" : "OTHER"}`;
-    console.log(`${name.padEnd(15)} ${figures}  ${words}${good ? "" : "   OUT OF BOUNDS"}`);
+    console.log(
+      `${name.padEnd(15)} ${figures}  ${words}${good ? "" : `   OUT OF BOUNDS ${beyond.map(([what, value]) => `${what} ${short(value).trim()}`).join(", ")}`}`,
+    );
     policy.free();
     reference.free();
   }
