@@ -17,14 +17,20 @@ import { stepExamples } from "../step.ts";
 const ROW = { prompt: 512, completion: 512 };
 const LORA = { rank: 16, alpha: 32, dropout: 0, rslora: false, targetModules: "all-linear" };
 
-/** Rows of a microbatch and of an update. */
+/** Rows of a microbatch and of an update, and whether they have mismatched pairs. */
 interface Rows {
   readonly rows: number;
   readonly updateRows: number;
+  readonly pairs?: boolean;
 }
 
 /** A run with all its memory. */
-export async function qloraRun(device: Device, folder: string, quantization: Quantization, { rows, updateRows }: Rows) {
+export async function qloraRun(
+  device: Device,
+  folder: string,
+  quantization: Quantization,
+  { rows, updateRows, pairs = true }: Rows,
+) {
   const base = await Model.load(device, folder, { quantization });
   const adapter = LoraAdapter.create(device, base.config, LORA);
   if (!device.counts) adapter.initialize(1);
@@ -36,7 +42,8 @@ export async function qloraRun(device: Device, folder: string, quantization: Qua
       gradient_accumulation_steps: updateRows / rows,
       max_length: ROW.prompt + ROW.completion,
       gradient_checkpointing: true,
-      reference_point_scope: "step", // as a microbatch of one row needs it
+      // As a microbatch of one row needs it.
+      ...(pairs ? { reference_point_scope: "step" } : { loss_type: "apo_zero_unpaired" }),
       max_steps: 1,
       logging_steps: 1,
     },

@@ -1,8 +1,9 @@
 /**
  * Plans QLoRA runs of Qwen3-0.6B, 1.7B, 4B and Gemma-3-1B as `kto train --dry_run` does, on a device that only counts,
  * with the adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed for
- * that; the weight files have headers of the right shapes and no numbers. With --measure one update of the 0.6B shape
- * runs on a software adapter, whose memory is this process's, beside its plan.
+ * that; the weight files have headers of the right shapes and no numbers. With --measure, instead, one update of the 0.6B
+ * shape runs on a software adapter, whose memory is this process's, beside its plan: one microbatch of so many rows,
+ * without mismatched pairs, which would take three times as long.
  *
  *   npx tsx bench/experiments/quantised-memory.ts [--json FILE] [--measure ROWS]... [--layers N]
  *
@@ -102,7 +103,7 @@ const { values } = parseArgs({
 });
 const device = await Device.open();
 const lines = [];
-for (const { name, shape, below } of MODELS) {
+for (const { name, shape, below } of values.measure === undefined ? MODELS : []) {
   const folder = mkdtempSync(join(tmpdir(), "kto-plan-"));
   try {
     emptyModel(folder, shape);
@@ -118,12 +119,14 @@ for (const { name, shape, below } of MODELS) {
     rmSync(folder, { recursive: true });
   }
 }
-console.log(
-  `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, ${UPDATE_ROWS} rows an update`,
-);
+if (lines.length > 0)
+  console.log(
+    `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, ${UPDATE_ROWS} rows an update`,
+  );
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
-row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
+if (lines.length > 0)
+  row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
 for (const { model, base, rows, bytes, categories, refusal } of lines) {
   const of = (...names: string[]) => names.reduce((sum, name) => sum + (categories[name] ?? 0), 0);
   const named = [of("weights"), of("adapter"), of("gradients", "optimizer"), of("activations")];
@@ -135,13 +138,13 @@ const measured = [];
 const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
 for (const rows of (values.measure ?? []).map(Number)) {
   const shape = { ...qwen3Shape, num_hidden_layers: layers };
-  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows: Math.max(2, rows) });
+  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows: rows, pairs: false });
   const off = found.grown / found.planned - 1;
   if (!(Math.abs(off) <= MEASURED)) process.exitCode = 1;
   measured.push({ model: "Qwen3-0.6B", base: "nf4", layers, rows, ...found });
   const gibibytes = (bytes: number) => (bytes / GIBIBYTE).toFixed(3);
   console.log(
-    `\nMeasured on ${device.description}: one update of ${Math.max(2, rows)} rows of Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, microbatch ${rows}), ${found.seconds.toFixed(0)} s\n` +
+    `Measured on ${device.description}: one update of ${rows === 1 ? "one row" : `${rows} rows`} of 1,024 tokens, commit ${commit()}: Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, LoRA r 16, apo_zero_unpaired), ${found.seconds.toFixed(0)} s\n` +
       `  planned ${gibibytes(found.planned)} GiB, allocated ${gibibytes(found.allocated)} GiB at most, memory of the process grew by ${gibibytes(found.grown)} GiB outside JavaScript's heap and buffers (${(100 * off).toFixed(1)}% off the plan)`,
   );
 }
