@@ -69,9 +69,10 @@ for (const features of wanted) {
       ["gradient", errors.gradient, GRADIENT],
       ["adapter's gradient", adapter.gradient, GRADIENT],
       ["updates", update, STEP_LOSS],
-      ["log-prob over nf4", nf4.logProbs, logProb],
+      // Of a thousand nats, as in long64, one f32 is more than the bound away from the next.
+      ["log-prob over nf4", nf4.logProbs, Math.max(logProb, nf4.spacing)],
       ["gradient over nf4", nf4.gradient, GRADIENT],
-      ["log-prob over int8", int8.logProbs, logProb],
+      ["log-prob over int8", int8.logProbs, Math.max(logProb, int8.spacing)],
       ["gradient over int8", int8.gradient, GRADIENT],
     ];
     if (f16) bounded.push(["loss in f16", f16.loss, ROUNDED_LOSS]);

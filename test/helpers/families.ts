@@ -170,7 +170,7 @@ function wholeBlocks(name: FixtureName): Record<string, unknown> {
 /**
  * A model of a fixture's configuration with quantised matrices and an adapter on every one of them, against float64 on
  * the numbers that their bytes stand for: log-probs, and the gradients of A and B in a microbatch whose reference is the
- * base.
+ * base. `spacing` is how far apart f32's numbers are that are as large as the log-probs.
  */
 export async function quantisedErrors(name: FixtureName, device: Device, format: QuantizedFormat) {
   const folder = mkdtempSync(join(tmpdir(), "kto-quantised-"));
@@ -193,6 +193,7 @@ export async function quantisedErrors(name: FixtureName, device: Device, format:
       const { gradients } = exactStep(exact, exactBase, objective, [rows]);
       return {
         logProbs: largestDifference(found.subarray(0, rows.length), wanted),
+        spacing: 2 ** (Math.floor(Math.log2(Math.max(...wanted.map(Math.abs)))) - 23),
         ...worstTensor(tensors, await adapterGradients(policy, gradients)),
       };
     } finally {
