@@ -4,11 +4,10 @@
  * the copy, for 1, 4 and 16 sequences, by the wall clock and, on software adapters, by the processor time too, which
  * the machine's other work hardly changes. Both must generate the same tokens.
  *
- *   npx tsx bench/experiments/generation.ts OTHER [--rounds N] [--tokens N] [--out FILE]     writes FILE.json and
- *                                                                                            FILE.txt
+ *   npx tsx bench/experiments/generation.ts OTHER [--shape NAME] [--rounds N] [--tokens N] [--out FILE]
  *
- * OTHER is the folder of the other checkout, with its packages installed. The model is SmolLM2-135M's shape with random
- * bf16 weights, 269 MB, which fit no cache. KTO_ADAPTER and KTO_FEATURES choose the device; kernels are the defaults.
+ * Writes FILE.json and FILE.txt. OTHER is the folder of the other checkout, with its packages installed. The model has
+ * random bf16 weights, which fit no cache, in the shape of smollm2 (135M, 269 MB) or qwen3 (0.6B, 1.2 GB). KTO_ADAPTER and KTO_FEATURES choose the device; kernels are the defaults.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -22,7 +21,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { type Generates, type GenerationSizes, generationCases, tokenStamps, weightBytes } from "../generation.ts";
 import { summary } from "../measure/measure.ts";
 import { copyPrograms } from "../measure/peaks.ts";
-import { smolLM2Shape } from "../model-shapes.ts";
+import { qwen3Shape, smolLM2Shape } from "../model-shapes.ts";
 import { writeLargeRandomModel } from "../random-model.ts";
 import { now, since, type Timed } from "./timed.ts";
 
@@ -61,6 +60,7 @@ const commitOf = (folder: string) =>
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    shape: { type: "string", default: "smollm2" },
     rounds: { type: "string", default: "5" },
     tokens: { type: "string", default: "9" },
     out: { type: "string" },
@@ -68,6 +68,12 @@ const { values, positionals } = parseArgs({
 });
 const [other] = positionals;
 if (other === undefined) throw new Error("name the folder of the other checkout");
+const shapes: Readonly<Record<string, typeof qwen3Shape | typeof smolLM2Shape>> = {
+  smollm2: smolLM2Shape,
+  qwen3: qwen3Shape,
+};
+const shape = shapes[values.shape];
+if (shape === undefined) throw new Error(`--shape is one of ${Object.keys(shapes).join(", ")}`);
 const newTokens = Number(values.tokens);
 const folders = { before: resolve(other), after: resolve(import.meta.dirname, "../..") };
 const scratch = mkdtempSync(join(tmpdir(), "kto-generation-"));
@@ -76,7 +82,7 @@ const copy = copyPrograms(device);
 const theirs = await checkoutAt(folders.before);
 const theirDevice = await theirs.Device.open({ tuning: "off" });
 try {
-  await writeLargeRandomModel(scratch, smolLM2Shape, 1);
+  await writeLargeRandomModel(scratch, shape, 1);
   const model = await Model.load(device, scratch);
   const theirModel = await theirs.Model.load(theirDevice, scratch);
   const { vocabSize } = model.config;
@@ -111,7 +117,10 @@ try {
     const rounds: Record<"copy" | "before" | "after", Timed>[] = [];
     for (let round = 0; round < Number(values.rounds); round++) {
       const copy = await timeCopy();
-      const [before, after] = [await timePass(generators.before, sizes), await timePass(generators.after, sizes)];
+      const [before, after] = [
+        await timePass(generators.before, vocabSize, sizes),
+        await timePass(generators.after, vocabSize, sizes),
+      ];
       rounds.push({ copy, before, after });
     }
     const figures = (name: "before" | "after", clock: Clock) => {
@@ -192,8 +201,8 @@ async function timeCopy(): Promise<Timed> {
 }
 
 /** The median time from a token to the next one. */
-async function timePass(generator: Generates, sizes: GenerationSizes): Promise<Timed> {
-  const stamps = await tokenStamps(generator, smolLM2Shape.vocab_size, sizes, now);
+async function timePass(generator: Generates, vocabSize: number, sizes: GenerationSizes): Promise<Timed> {
+  const stamps = await tokenStamps(generator, vocabSize, sizes, now);
   const between = (of: (time: Timed) => number) =>
     median(stamps.slice(1).map((stamp, i) => of(stamp) - of(stamps[i] as Timed)));
   return { ms: between(({ ms }) => ms), processorMs: between(({ processorMs }) => processorMs) };

@@ -20,6 +20,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { commit } from "../../src/engine/platform/node-commit.ts";
 import { swiftShaderDriver, swiftShaderFolder } from "../../src/engine/platform/node-swiftshader.ts";
+import type { FoundAdapter } from "../../src/engine/platform/platform.ts";
 import { Random } from "../../src/engine/random.ts";
 import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
@@ -40,18 +41,18 @@ const LEAST_MS = 50;
 /** Kept: an instance that is collected takes its devices along. */
 const instances: GPU[] = [];
 
-/** A device of the same adapter on which shaders index without bounds checks. */
-async function openUnchecked({ kind, description }: Device): Promise<Device> {
+/** A device of this adapter whose shaders index with bounds checks or without. */
+async function openAdapter({ kind, description }: FoundAdapter, checks: boolean): Promise<Device> {
   const folder = kind === "swiftshader" ? await swiftShaderFolder() : undefined;
   const before = process.env.VK_DRIVER_FILES;
   if (folder !== undefined) process.env.VK_DRIVER_FILES = swiftShaderDriver(folder);
-  const gpu = create(["enable-dawn-features=disable_robustness"]);
+  const gpu = create(checks ? [] : ["enable-dawn-features=disable_robustness"]);
   instances.push(gpu);
   const asked = gpu.requestAdapter({ powerPreference: "high-performance" });
   if (before === undefined) delete process.env.VK_DRIVER_FILES;
   else process.env.VK_DRIVER_FILES = before;
   const adapter = await asked;
-  if (adapter === null) throw new Error(`there is no adapter without bounds checks beside "${description}"`);
+  if (adapter === null) throw new Error(`"${description}" cannot be opened once more`);
   const { requestAdapter } = platform;
   Object.assign(platform, { requestAdapter: async () => ({ adapter, kind, description }) });
   try {
@@ -167,8 +168,9 @@ const { values } = parseArgs({
   },
 });
 const size = Number(values.size);
-const checked = await Device.open({ tuning: "off" });
-const unchecked = await openUnchecked(checked);
+const adapter = await platform.requestAdapter();
+const checked = await openAdapter(adapter, true);
+const unchecked = await openAdapter(adapter, false);
 const shape = { M: size, N: size, K: size };
 const layouts = ["NN", "NT", "TN"] as const;
 const tiles = [checked.facts, BASE_FACTS].flatMap((facts) =>

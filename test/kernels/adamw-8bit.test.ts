@@ -1,9 +1,6 @@
 /**
- * AdamW with moments of eight bits: the table of codes against bitsandbytes' own, the twin's rounding, and steps on the
- * device against float64 from the same codes.
+ * AdamW with moments of eight bits: the twin's rounding, and steps on the device against float64 from the same codes.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { STEP_NUMBERS } from "../../src/kernels/adamw.ts";
@@ -20,24 +17,6 @@ const [signed, unsigned] = [dynamicMap(true), dynamicMap(false)];
 const OPTIONS = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 };
 const LEARNING_RATE = Math.fround(0.01);
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
-
-describe("the table", () => {
-  it("of signed codes is that of bitsandbytes, bit by bit", () => {
-    const file = join(import.meta.dirname, "..", "fixtures", "optimizer", "signed-dynamic-map.json");
-    const { values } = JSON.parse(readFileSync(file, "utf8")) as { values: number[] };
-    expect([...signed]).toEqual(values);
-  });
-
-  it.each([
-    ["signed", signed],
-    ["unsigned", unsigned],
-  ] as const)("of %s codes ascends through 256 different numbers to 1", (_, table) => {
-    expect(new Set(table).size).toBe(256);
-    expect([...table]).toEqual([...table].sort((a, b) => a - b));
-    expect(table.at(-1)).toBe(1);
-    expect(table.includes(0)).toBe(true);
-  });
-});
 
 describe("the twin", () => {
   it("codes to the nearest value of a block's own scale, and a second moment above 0 never to 0", () => {

@@ -58,7 +58,9 @@ describe("sftObjective", () => {
         const all = microbatches.flat();
         const size = all.reduce((sum, { policy }) => sum + Math.abs(policy), 0);
         const error = (all.length * EPSILON * size) / total;
-        expectWithin("loss", [-(sums[SFT_SUMS.logProb] ?? Number.NaN) / total], [loss], () => error + Number.MIN_VALUE);
+        // An adapter may flush what is below the smallest normal f32 to zero, as SwiftShader does.
+        const flushed = 2 ** -126;
+        expectWithin("loss", [-(sums[SFT_SUMS.logProb] ?? Number.NaN) / total], [loss], () => error + flushed);
         expect(sums[SFT_SUMS.tokens]).toBe(total); // whole numbers below 2^24 are exact
         expect(sums[SFT_SUMS.hits]).toBe(all.reduce((sum, { tokens }) => sum + (tokens >> 1), 0));
       }),

@@ -3,7 +3,7 @@
  * where there is nothing but libc and a driver, and how its tests and figures come out, scripts/check-bundle.sh shows.
  */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -18,6 +18,12 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "kto-bundle-test-"));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
+
+test("its kernel tests compute on the device and read no files, which a bundle does not have", () => {
+  const sources = checkout.kernelTests.map((name) => readFileSync(`test/kernels/${name}.test.ts`, "utf8"));
+  expect(sources.length).toBeGreaterThan(20);
+  expect(sources.filter((text) => text.includes("node:fs"))).toEqual([]);
+});
 
 describe.runIf(process.platform === "linux" && process.arch === "x64")("the bundle", () => {
   test("is under 60 MiB, runs with small tools alone, hands on options and exit codes, and cleans up", async () => {

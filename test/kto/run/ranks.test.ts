@@ -4,7 +4,7 @@
  */
 import { cpSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../../src/errors.ts";
+import { RankError } from "../../../src/errors.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
 import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
@@ -190,7 +190,7 @@ test("a rank with other rows or options is named before the first update", async
   const setup = { examples: rankExamples(8, 10), options: { ...OPTIONS, per_device_train_batch_size: 2 } };
   const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
   await expect(trainRanks(2, { ...setup, ofRank })).rejects.toThrow(
-    new ConfigError(
+    new RankError(
       'rank 1 differs from rank 0 in option "beta" (0.2, and 0.1 there): give every rank the same program, options and files.',
     ),
   );
