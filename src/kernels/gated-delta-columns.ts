@@ -25,7 +25,7 @@ const sharingLanes = ({ software, subgroupSize }: AdapterFacts) => (software && 
 
 /**
  * On a software adapter whose lanes share nothing, columns are arrays that loops walk, not names: of heads of 128 channels
- * its compiler takes 17 s of processor time for the forward pass's text of every element, and 1 s for the loops.
+ * its compiler takes some 17 s for the text of every element of the forward pass, and 2 s for the loops.
  */
 const walks = (facts: AdapterFacts) => facts.software && sharingLanes(facts) === 0;
 
