@@ -1,15 +1,14 @@
 #!/usr/bin/env node
 /**
  * The `kto` command, also by the name `kto-webgpu`: starts the built code. In a checkout it is built first where a
- * source has changed. No logic of its own; the command line sets the exit code.
+ * source has changed. No logic of its own; the command line sets the exit code. No ES module (package.json beside it):
+ * a help text is there before Node has loaded one.
  */
+"use strict";
+const { existsSync } = require("node:fs");
+const { join } = require("node:path");
 
-import { existsSync } from "node:fs";
-import * as nodeModule from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
-
-const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const root = join(__dirname, "..");
 const main = join(root, "dist", "cli.js");
 const source = join(root, "src", "cli", "main.ts");
 
@@ -17,18 +16,38 @@ const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   fail(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
 }
+start();
 
-if (existsSync(source)) await buildChanges();
-else if (!existsSync(main)) fail(`${main} does not exist; install kto-webgpu again.`);
-// Node 22.8 and newer keep compiled code between processes; a folder that cannot be written is no error.
-nodeModule.enableCompileCache?.();
-const { runProcess } = await load(pathToFileURL(main).href);
-await runProcess();
+async function start() {
+  if (existsSync(source)) await buildChanges();
+  else if (!existsSync(main)) fail(`${main} does not exist; install kto-webgpu again.`);
+  const help = askedHelp();
+  if (help === undefined) return await runCommand();
+  // What stdout cannot take is the command's to tell, which meets the same.
+  process.stdout.once("error", runCommand);
+  process.stdout.write(help);
+}
+
+/** The text that the words ask for; undefined where they ask for none. */
+function askedHelp() {
+  const [quickHelp, pages] = ["quick-help.cjs", "help"].map((name) => join(root, "dist", name));
+  if (!existsSync(pages)) return undefined;
+  return require(quickHelp).askedHelp(process.argv.slice(2), pages, process.stdout.columns);
+}
+
+async function runCommand() {
+  // Node 22.8 and newer keep compiled code between processes; a folder that cannot be written is no error.
+  require("node:module").enableCompileCache?.();
+  const { runProcess } = await load(main);
+  await runProcess();
+}
 
 /** In a checkout: otherwise yesterday's code would run without a word. */
 async function buildChanges() {
-  const { buildCode, isCodeBuilt } = await load(pathToFileURL(join(root, "scripts", "build.mjs")).href);
+  const { isCodeBuilt } = require(join(root, "scripts", "sources.cjs"));
   if (isCodeBuilt(root)) return;
+  if (process.stderr.isTTY) console.error("a source has changed: building ...");
+  const { buildCode } = await load(join(root, "scripts", "build.mjs"));
   try {
     await buildCode(root);
   } catch (error) {
@@ -41,8 +60,8 @@ async function buildChanges() {
 }
 
 /** An import, whose files Node opens all at once. */
-async function load(specifier) {
-  return await import(specifier).catch((error) => {
+async function load(path) {
+  return await import(require("node:url").pathToFileURL(path).href).catch((error) => {
     explainLimit(error);
     throw error;
   });

@@ -5,9 +5,10 @@
  * what runs.
  */
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { page, sourcesOf, stateOf } from "./sources.cjs";
 
 /**
  * What is loaded by its name: by programs, by bin/kto.js, by buildSchemas, as a worker of "./NAME.js", and as the host's
@@ -31,25 +32,13 @@ const entries = {
  * Packages that become part of these files. Node takes half of a command's start to load them one by one, and of zod
  * most (texts in 60 languages) is never run.
  */
-const joined = ["commander", "fast-string-width", "is-unicode-supported", "picocolors", "zod"];
+const joined = ["fast-string-width", "is-unicode-supported", "picocolors", "zod"];
 
-/** Where sources lie: of the bench what `kto bench` runs (all else there needs a checkout). */
-const folders = ["src", "bench", "bench/kernels", "bench/measure"];
-const single = ["bench/peers/run.ts"];
-/** Of these, what only has the files directly in it. */
-const flat = ["bench"];
+/** What bin/kto.js asks before it loads a command; no ES module, which takes Node a moment more. */
+const quickHelp = "src/cli/quick-help.ts";
 
 /** Commands whose options are mostly given in a file, for which editors get a schema. */
 const CONFIGURED = ["train", "sft"];
-
-/** The dashboard's page, which is bundled into one script and one style sheet and is no module of the rest. */
-const page = "src/dashboard/page";
-
-/** Whether the JavaScript in `dist` is that of the sources as they are now. An installed package has no sources. */
-export function isCodeBuilt(root) {
-  const mark = join(root, "dist", ".code");
-  return existsSync(mark) && readFileSync(mark, "utf8") === stateOf(root, sourcesOf(root));
-}
 
 /**
  * Makes JavaScript of the sources. Each file is put in its place whole, so that several commands may do this at once.
@@ -76,17 +65,20 @@ export async function buildCode(root) {
     format: "esm",
     target: "node20.19",
     charset: "utf8",
-    // A quarter of the files was indents; names stay, so that the stack of an error can be read.
+    // A quarter of the files was indents; names and short lines stay, so that the stack of an error can be read, and the
+    // place that it names be looked at. Source maps would be another 2 MB.
     minifyWhitespace: true,
+    lineLimit: 160,
     write: false,
     metafile: true,
     logLevel: "silent",
   });
   const ofPage = await buildPage(root, build);
-  const files = [...outputFiles, ...ofPage.outputFiles];
+  const files = [...outputFiles, ...ofPage.outputFiles, ...(await buildQuickHelp(root, build))];
   for (const { path, contents } of files) put(path, contents);
   const current = new Set(files.map(({ path }) => path));
   for (const path of filesIn(join(root, "dist"))) if (path.endsWith(".js") && !current.has(path)) rmSync(path);
+  await buildHelpPages(root);
   put(join(root, "dist", "LICENSES.txt"), licensesOf(root, [metafile, ofPage.metafile]));
   put(join(root, "dist", ".code"), state);
 }
@@ -123,6 +115,34 @@ async function buildPage(root, build) {
     metafile: true,
     logLevel: "silent",
   });
+}
+
+async function buildQuickHelp(root, build) {
+  if (!existsSync(join(root, quickHelp))) return [];
+  const { outputFiles } = await build({
+    absWorkingDir: root,
+    entryPoints: { "quick-help": quickHelp },
+    outdir: join(root, "dist"),
+    outExtension: { ".js": ".cjs" },
+    bundle: true,
+    platform: "node",
+    format: "cjs",
+    target: "node20.19",
+    charset: "utf8",
+    minifyWhitespace: true,
+    write: false,
+    logLevel: "silent",
+  });
+  return outputFiles;
+}
+
+/** The pages that it shows, from the table of options as it was built. */
+async function buildHelpPages(root) {
+  if (!existsSync(join(root, "dist", "descriptions.js"))) return;
+  const { helpPages } = await import(pathToFileURL(join(root, "dist", "descriptions.js")).href);
+  for (const [topic, page] of Object.entries(helpPages())) {
+    put(join(root, "dist", "help", `${topic}.json`), JSON.stringify(page));
+  }
 }
 
 /** The host's platform stays a name, for which package.json has a file for Node and one for bundlers for browsers. */
@@ -214,33 +234,6 @@ async function buildSchemas(root) {
 function areTypesBuilt(root) {
   const mark = join(root, "dist", ".types");
   return existsSync(mark) && readFileSync(mark, "utf8") === stateOf(root, sourcesOf(root));
-}
-
-/** Paths from the project's folder, with "/". */
-function sourcesOf(root) {
-  const found = folders.flatMap((folder) => sourcesIn(root, folder, !flat.includes(folder)));
-  const modules = found.filter((path) => !path.startsWith(`${page}/`));
-  return [...new Set([...modules, ...single.filter((name) => existsSync(join(root, name)))])];
-}
-
-function sourcesIn(root, folder, deep) {
-  if (!existsSync(`${root}/${folder}`)) return [];
-  return readdirSync(`${root}/${folder}`, { withFileTypes: true }).flatMap((entry) => {
-    const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory()) return deep ? sourcesIn(root, path, true) : [];
-    return path.endsWith(".ts") ? [path] : [];
-  });
-}
-
-/** Names, sizes and times of files, by which a change is noticed, also one that brings an older file. Every command asks. */
-function stateOf(root, files) {
-  let state = "";
-  const ofPage = existsSync(`${root}/${page}`) ? readdirSync(`${root}/${page}`).map((name) => `${page}/${name}`) : [];
-  for (const path of ["scripts/build.mjs", ...ofPage, ...files]) {
-    const { size, mtimeMs } = statSync(`${root}/${path}`);
-    state += `${path} ${size} ${mtimeMs}\n`;
-  }
-  return state;
 }
 
 function filesIn(folder) {

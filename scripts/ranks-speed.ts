@@ -1,131 +1,246 @@
 /**
- * What a second rank brings on this machine, and what `kto plan` says of it before: updates on one core by one rank, and on
- * two cores by two ranks, each with a software adapter of one thread.
+ * What a second rank brings on this machine, beside what `kto plan` says of it: updates of a random Llama by one rank on
+ * one core, and by two ranks on two, each with a software adapter of one thread; the share of the time that ranks spend
+ * on each other; and when each piece of the gradients was final, and summed, while the backward pass went on.
  *
- *     npx tsx scripts/ranks-speed.ts [updates, default 12]
+ *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [a file for all that was measured, as JSON]
+ *     npx tsx scripts/ranks-speed.ts show FILE     (what such a file says)
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { writeRandomModel } from "../bench/random-model.ts";
+import { Device } from "../src/engine/gpu/device.ts";
+import { LoraAdapter } from "../src/engine/model/lora.ts";
+import { Model } from "../src/engine/model/model.ts";
 import { launchOf } from "../src/engine/platform/node-launch.ts";
 import { RankLink } from "../src/engine/platform/node-mpi.ts";
-import { type RankWork, scaledUpdate } from "../src/kto/report/scaling.ts";
-import { MpiRun, missingMpi, trainWords } from "./ranks-test.ts";
+import { Random } from "../src/engine/random.ts";
+import type { PieceTimes } from "../src/engine/ranks/arena-sum.ts";
+import { ALONE, type Communicator } from "../src/engine/ranks/communicator.ts";
+import { hostSpeed } from "../src/engine/ranks/host-speed.ts";
+import type { BatchExample } from "../src/kto/method/batch.ts";
+import { type Link, type RankWork, scaledUpdate } from "../src/kto/report/scaling.ts";
+import { KtoTrainer, type TrainerInputs } from "../src/kto/trainer.ts";
+import { missingMpi } from "./ranks-test.ts";
 
-const PIECE = 2 ** 24;
-const environment = { LP_NUM_THREADS: "1" };
+/** A Llama of 12 million parameters: gradients of three pieces. */
+const CONFIG = {
+  ...{ model_type: "llama", architectures: ["LlamaForCausalLM"], vocab_size: 1024, hidden_size: 384 },
+  ...{ num_attention_heads: 6, num_key_value_heads: 6, num_hidden_layers: 6, intermediate_size: 1024 },
+  ...{ tie_word_embeddings: true, rope_theta: 10000, rms_norm_eps: 1e-5, max_position_embeddings: 64 },
+  ...{ hidden_act: "silu", bos_token_id: 1, eos_token_id: 2 },
+};
+const TOKENS = { prompt: 6, completion: 10 };
 
-/** Bytes a second in one direction between two ranks, and seconds of a small call. */
-interface MeasuredLink {
-  readonly bytesPerSecond: number;
-  readonly latency: number;
+/** The first updates of a run compile. */
+const UNMEASURED = 2;
+
+/** What is measured: options of the run by their names. */
+const RUNS = {
+  "all weights, 2 rows a rank": { rows: 2, lora: false, options: {} },
+  "all weights, 6 rows a rank": { rows: 6, lora: false, options: {} },
+  "2 rows, shard_optimizer": { rows: 2, lora: false, options: { shard_optimizer: true } },
+  "2 rows, sync_every 4": { rows: 2, lora: false, options: { sync_every: 4 } },
+  "LoRA, 2 rows a rank": { rows: 2, lora: true, options: {} },
+} as const;
+type RunName = keyof typeof RUNS;
+
+/** What a process measured of one run. */
+interface Measured {
+  readonly name: RunName;
+  /** Of each update but the first two, which compile; by the clock. */
+  readonly seconds: readonly number[];
+  readonly communicationShare: number;
+  readonly work: Omit<RankWork, "ranksPerMachine">;
+  /** Pieces of the last update's gradients, with when its programs were all submitted. */
+  readonly pieces: readonly PieceTimes[];
 }
 
-/** The part that runs under mpirun. */
-async function measureLink(): Promise<void> {
+/** One rank, or a process alone. */
+async function measure(folder: string, updates: number): Promise<void> {
   const launch = launchOf(process.env);
-  if (launch === undefined) throw new Error("started without mpirun");
-  const link = await RankLink.join(launch, 60_000, { onFault: ({ sentence }) => console.error(sentence) });
-  const [own, other] = [new Uint8Array(PIECE).fill(launch.rank), new Uint8Array(PIECE)];
-  const small = new Uint8Array(8);
-  const seconds = async (rounds: number, work: () => Promise<void>) => {
-    await work();
-    const started = performance.now();
-    for (let round = 0; round < rounds; round++) await work();
-    return (performance.now() - started) / 1000 / rounds;
-  };
-  const perPiece = await seconds(20, () => link.allToAll(own, other));
-  const latency = await seconds(200, () => link.allGather(small, new Uint8Array(8 * launch.size)));
-  if (launch.rank === 0)
-    console.log(JSON.stringify({ bytesPerSecond: PIECE / 2 / perPiece, latency } satisfies MeasuredLink));
-  await link.leave();
+  const link = launch && (await RankLink.join(launch, 60_000, { onFault: ({ sentence }) => console.error(sentence) }));
+  const ranks: Communicator = link ?? ALONE;
+  const device = await Device.open({ adapter: "lavapipe" });
+  const host = await hostSpeed(device);
+  for (const name of Object.keys(RUNS) as RunName[]) {
+    const measured = await measureRun(name, device, folder, updates, ranks, host);
+    if (ranks.rank === 0) console.log(JSON.stringify(measured));
+  }
+  device.close();
+  await link?.leave();
   process.exit(0);
 }
 
-function measuredLink(): MeasuredLink {
-  const words = ["--allow-run-as-root", "--bind-to", "core", "-n", "2", process.execPath, "--import", "tsx"];
-  const { stdout, stderr } = spawnSync("mpirun", [...words, fileURLToPath(import.meta.url), "link"], {
-    encoding: "utf8",
-  });
-  const line = stdout.split("\n").find((one) => one.startsWith("{"));
-  if (line === undefined) throw new Error(`the link could not be measured: ${stdout}${stderr}`);
-  return JSON.parse(line) as MeasuredLink;
-}
-
-/** Median seconds of an update, by the metrics of a run; the first ones compile. */
-async function secondsPerUpdate(ranks: number, updates: number, folder: string, more: readonly string[]) {
-  const output = join(folder, `${ranks}-${more.join("")}`);
-  const words = trainWords(
-    output,
-    "--max_steps",
-    String(updates),
-    "--save_strategy",
-    "no",
-    "--rank_timeout",
-    "60",
-    ...more,
-  );
-  const { code, text } = await new MpiRun(
-    Array.from({ length: ranks }, () => words),
-    {
-      mpirun: ["--bind-to", "core"],
-      env: environment,
-    },
-  ).end(600);
-  if (code !== 0) throw new Error(`${ranks} ranks ended with ${code}: ${text}`);
-  const lines = readFileSync(join(output, "metrics.jsonl"), "utf8")
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-  const rows = ranks * Number(more[more.indexOf("--per_device_train_batch_size") + 1]);
-  const speeds = lines
-    .slice(2)
-    .map((line) => Number(line.train_samples_per_second))
-    .filter(Number.isFinite);
-  const seconds = speeds.map((speed) => rows / speed).toSorted((a, b) => a - b);
-  return seconds[Math.floor(seconds.length / 2)] ?? Number.NaN;
-}
-
-async function main(updates: number): Promise<void> {
-  const missing = missingMpi();
-  if (missing !== undefined) throw new Error(missing);
-  const folder = mkdtempSync(join(tmpdir(), "kto-speed-"));
+async function measureRun(
+  name: RunName,
+  device: Device,
+  folder: string,
+  updates: number,
+  ranks: Communicator,
+  hostBytesPerSecond: number,
+): Promise<Measured> {
+  const { rows, lora, options } = RUNS[name];
+  let policy = await Model.load(device, folder);
+  if (lora) {
+    const adapter = LoraAdapter.create(device, policy.config, { rank: 8, alpha: 16, dropout: 0, rslora: false });
+    adapter.initialize(1);
+    policy = policy.withAdapter(adapter);
+  }
+  const common = { per_device_train_batch_size: rows, max_steps: updates, logging_steps: updates, log_examples: false };
+  const inputs: TrainerInputs = { policy, ranks, examples: examples(4 * rows), options: { ...common, ...options } };
+  // As kto plan measures it: one rank, warm.
+  const alone = { ...inputs, options: { ...common, ...options, sync_every: undefined } };
+  const { secondsPerUpdate } = ranks.size === 1 ? await KtoTrainer.time(alone) : { secondsPerUpdate: Number.NaN };
+  const trainer = await KtoTrainer.create(inputs);
+  const { gradientSum, optimizer } = trainer.update;
+  let pieces: PieceTimes[] = [];
+  if (gradientSum) gradientSum.onPiece = (times) => void pieces.push(times);
+  const seconds: number[] = [];
+  let share = 0;
   try {
-    const link = measuredLink();
-    console.log(
-      `link between two ranks: ${(link.bytesPerSecond / 1e9).toFixed(2)} GB/s, a small call ${(link.latency * 1e6).toFixed(0)} us`,
-    );
-    console.log("rows a rank  1 rank, s  2 ranks, s  efficiency  predicted, s  off by");
-    for (const rows of [4, 16]) {
-      const more = ["--per_device_train_batch_size", String(rows)];
-      const one = await secondsPerUpdate(1, updates, folder, more);
-      const two = await secondsPerUpdate(2, updates, folder, more);
-      const work: RankWork = {
-        secondsPerUpdate: one,
-        gradientBytes: 4 * 260_032,
-        microbatches: 1,
-        ranksPerMachine: 2,
-        hostBytesPerSecond: link.bytesPerSecond,
-      };
-      const predicted = scaledUpdate(2, work, link).secondsPerUpdate;
-      console.log(
-        [
-          String(rows).padStart(11),
-          one.toFixed(3).padStart(10),
-          two.toFixed(3).padStart(11),
-          `${((100 * one) / two).toFixed(1)}%`.padStart(11),
-          predicted.toFixed(3).padStart(13),
-          `${(100 * (predicted / two - 1)).toFixed(1)}%`.padStart(7),
-        ].join(" "),
-      );
+    let began = performance.now();
+    for await (const { step, metrics } of trainer) {
+      if (step > UNMEASURED) seconds.push((performance.now() - began) / 1000);
+      share = metrics?.communication_share ?? share;
+      if (step < updates) pieces = [];
+      began = performance.now();
     }
+    const syncEvery = "sync_every" in options ? options.sync_every : undefined;
+    const shardsOptimizer = "shard_optimizer" in options;
+    const gradientBytes = 4 * optimizer.gradients.layout.parameterCount;
+    const { isSoftware } = device;
+    const work = {
+      secondsPerUpdate,
+      gradientBytes,
+      microbatches: 1,
+      hostBytesPerSecond,
+      isSoftware,
+      syncEvery,
+      shardsOptimizer,
+    };
+    return { name, seconds, communicationShare: share, work, pieces };
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    trainer.free();
+    policy.adapter?.free();
+    policy.free();
   }
 }
 
-const [word = "12"] = process.argv.slice(2);
-if (word === "link") await measureLink();
-else await main(Number(word));
+/** Rows of equal length, so that every update is as large. */
+function examples(count: number): BatchExample[] {
+  const random = new Random(7);
+  const ids = (length: number) => Array.from({ length }, () => 3 + random.below(1000));
+  return Array.from({ length: count }, (_, i) => ({
+    promptIds: ids(TOKENS.prompt),
+    completionIds: ids(TOKENS.completion),
+    label: i % 2 === 0,
+  }));
+}
+
+/** Measures in processes of their own, each rank on a core. */
+function measuredBy(ranks: number, folder: string, updates: number): Measured[] {
+  const program = [process.execPath, "--import", "tsx", fileURLToPath(import.meta.url), "measure", folder];
+  const words = ["--allow-run-as-root", "--bind-to", "core", "--map-by", "core", "-n", String(ranks), ...program];
+  const { stdout, stderr, status } = spawnSync("mpirun", [...words, String(updates)], {
+    encoding: "utf8",
+    env: { ...process.env, LP_NUM_THREADS: "1" },
+  });
+  if (status !== 0) throw new Error(`${ranks} ranks ended with ${status}: ${stdout}${stderr}`);
+  return stdout
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Measured);
+}
+
+const median = (values: readonly number[]) =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+
+/** The time of an update: where every so many have an outer step, the mean of as many. */
+function timeOf({ seconds, work: { syncEvery: every } }: Measured): number {
+  if (every === undefined) return median(seconds);
+  const isOuter = (i: number) => (i + UNMEASURED + 1) % every === 0;
+  const [outer, own] = [true, false].map((is) => median(seconds.filter((_, i) => isOuter(i) === is)));
+  return ((every - 1) * (own ?? Number.NaN) + (outer ?? Number.NaN)) / every;
+}
+
+/** A line for each piece: dots while the backward pass computes it, signs of equality while ranks sum it. */
+function timeLine(pieces: readonly PieceTimes[]): string[] {
+  const start = Math.min(...pieces.map(({ begun }) => begun));
+  const end = Math.max(...pieces.map(({ summed }) => summed));
+  const width = 60;
+  const at = (ms: number) => Math.round(((ms - start) / (end - start)) * width);
+  const final = Math.max(...pieces.map(({ read }) => read));
+  const lines = pieces.map(({ bytes, read, summed }, i) => {
+    const bar = ".".repeat(at(read)) + "=".repeat(Math.max(1, at(summed) - at(read)));
+    return `  piece ${i + 1}, ${(bytes / 2 ** 20).toFixed(1).padStart(4)} MiB |${bar.padEnd(width)}| final after ${(read - start).toFixed(0)} ms, summed after ${(summed - start).toFixed(0)} ms`;
+  });
+  const hidden = pieces.reduce((sum, { read, summed }) => sum + Math.max(0, Math.min(summed, final) - read), 0);
+  const all = pieces.reduce((sum, { read, summed }) => sum + summed - read, 0);
+  return [
+    ...lines,
+    `  the backward pass is over after ${(final - start).toFixed(0)} ms; ${((100 * hidden) / all).toFixed(0)}% of the time of the sums lies before that`,
+  ];
+}
+
+async function main(updates: number, file: string | undefined): Promise<void> {
+  const missing = missingMpi();
+  if (missing !== undefined) throw new Error(missing);
+  const root = mkdtempSync(join(tmpdir(), "kto-speed-"));
+  try {
+    const folder = join(root, "model");
+    await writeRandomModel(folder, CONFIG, 1);
+    const [one, two] = [measuredBy(1, folder, updates), measuredBy(2, folder, updates)];
+    if (file) writeFileSync(file, JSON.stringify({ one, two }));
+    show(one, two);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+function show(one: readonly Measured[], two: readonly Measured[]): void {
+  // Ranks of one machine cross no link.
+  const link: Link = { bytesPerSecond: Number.POSITIVE_INFINITY, latency: 20e-6 };
+  console.log(`${cpus()[0]?.model.trim()}, ${cpus().length} cores; lavapipe of one thread on each rank's own core`);
+  console.log(
+    `host: ${((one[0]?.work.hostBytesPerSecond ?? 0) / 1e6).toFixed(0)} MB/s of gradients read, added and written`,
+  );
+  console.log("seconds of an update                 1 rank  2 ranks  efficiency  on each other  kto plan  off by");
+  let worst = 0;
+  for (const [i, alone] of one.entries()) {
+    const both = two[i];
+    if (both === undefined) throw new Error("two ranks measured less");
+    const predicted = scaledUpdate(2, { ...alone.work, ranksPerMachine: 2 }, link).secondsPerUpdate;
+    const [first, second] = [timeOf(alone), timeOf(both)];
+    const off = predicted / second - 1;
+    worst = Math.max(worst, Math.abs(off));
+    const percent = (value: number) => `${(100 * value).toFixed(1)}%`;
+    console.log(
+      [
+        alone.name.padEnd(34),
+        first.toFixed(3).padStart(8),
+        second.toFixed(3).padStart(8),
+        percent(first / second).padStart(11),
+        percent(both.communicationShare).padStart(14),
+        predicted.toFixed(3).padStart(9),
+        percent(off).padStart(7),
+      ].join(" "),
+    );
+  }
+  console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most`);
+  for (const { name, pieces } of two) {
+    if (pieces.length < 2) continue;
+    console.log(`\nthe last update of "${name}", rank 0: pieces of the gradients in the order in which they are final`);
+    for (const line of timeLine(pieces)) console.log(line);
+  }
+}
+
+const [word = "8", folder = "", updates = "8"] = process.argv.slice(2);
+if (word === "show") {
+  const { one, two } = JSON.parse(readFileSync(folder, "utf8")) as Record<"one" | "two", Measured[]>;
+  show(one, two);
+} else if (word === "measure") await measure(folder, Number(updates));
+else await main(Number(word), folder || undefined);

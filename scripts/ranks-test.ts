@@ -292,17 +292,21 @@ export interface RankKills {
   readonly steps?: number;
   readonly mostKills?: number;
   readonly tell?: (line: string) => void;
+  /** Options of these runs beside those of every short run. */
+  readonly more?: readonly string[];
 }
 
 /**
  * Runs of two ranks, of which one is killed by SIGKILL at a random moment, each rank in turn, and which are resumed until they
  * end: weights and metrics must be those of a run that was left alone, bit by bit.
  */
-export async function killRanks({ runs, seed, steps = 12, mostKills = 2, tell = () => undefined }: RankKills) {
+export async function killRanks(kills: RankKills) {
+  const { runs, seed, steps = 12, mostKills = 2, tell = () => undefined, more: options = [] } = kills;
   const folder = mkdtempSync(join(tmpdir(), "kto-ranks-"));
   const random = new Random(seed);
   const results: { kills: number; same: boolean; named: number; orphans: number; slowest: number }[] = [];
-  const words = (output: string, ...more: string[]) => trainWords(output, "--max_steps", String(steps), ...more);
+  const words = (output: string, ...more: string[]) =>
+    trainWords(output, "--max_steps", String(steps), ...options, ...more);
   try {
     const whole = join(folder, "whole");
     const { code, text } = await new MpiRun([words(whole), words(whole)]).end(120);

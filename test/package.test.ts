@@ -97,7 +97,7 @@ describe("what is packed", () => {
   test("is code, declarations, schemas and pages for users, under 3 MB", () => {
     const paths = packed.files.map(({ path }) => path);
     const known =
-      /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|bin\/kto\.js|docs\/(reference\/)?[\w-]+\.(md|svg)|docs\/pictures\/[\w-]+\.svg|dist\/[\w-]+\.js|dist\/dashboard\/app\.(js|css)|dist\/LICENSES\.txt|dist\/src\/[\w/.-]+\.d\.ts|dist\/schema\/\w+\.json)$/;
+      /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|bin\/(kto\.js|package\.json)|docs\/(reference\/)?[\w-]+\.(md|svg)|docs\/pictures\/[\w-]+\.svg|dist\/[\w-]+\.js|dist\/(quick-help\.cjs|help\/\w+\.json)|dist\/dashboard\/app\.(js|css)|dist\/LICENSES\.txt|dist\/src\/[\w/.-]+\.d\.ts|dist\/schema\/\w+\.json)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     expect(
       paths.filter((path) => /finding-your-way|gpu-report|bench\/(experiments|report|peers\/(?!run\.js))/.test(path)),
@@ -109,7 +109,7 @@ describe("what is packed", () => {
   test("has every module that its modules import", () => {
     const modules = packed.files.map(({ path }) => join(installed, path)).filter((path) => /\.(js|d\.ts)$/.test(path));
     const lost = modules.flatMap((path) => {
-      const imports = readFileSync(path, "utf8").matchAll(/(?:from |import\(|import )"(\.[^"]*)"/g);
+      const imports = readFileSync(path, "utf8").matchAll(/(?:\bfrom|\bimport\(|\bimport)\s*"(\.[^"]*)"/g);
       // Declarations name each other as modules.
       const places = [...imports].map(([, to = ""]) => (path.endsWith(".d.ts") ? to.replace(/\.js$/, ".d.ts") : to));
       return places.filter((to) => !existsSync(join(path, "..", to))).map((to) => `${path}: ${to}`);
@@ -265,6 +265,16 @@ describe("used in the empty folder", () => {
     const code = await new Promise((resolve) => child.on("close", resolve));
     expect(code, complained).toBe(0);
     expect(JSON.parse(said.split("\n")[0] ?? "")).toMatchObject({});
+  });
+
+  test("the stack of --debug names places that can be looked at", () => {
+    const { stderr } = kto("train", "--bata", "1", "--debug");
+    const [, path = "", line, column] = /\n {4}at .*file:\/\/(.*\.js):(\d+):(\d+)\)?\n/.exec(stderr) ?? [];
+    const text = readFileSync(decodeURI(path), "utf8").split("\n")[Number(line) - 1] ?? "";
+    expect([text.slice(Number(column) - 1).startsWith("new ConfigError("), Number(column) < 1000]).toEqual([
+      true,
+      true,
+    ]);
   });
 
   test("kto bench has all of its cases", () => {

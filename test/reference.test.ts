@@ -43,6 +43,7 @@ const ones = (size: number) => new Float32Array(size).fill(1);
 test("the metrics of training are those that a run writes", () => {
   const written = windowMetrics(objectiveMetrics(ones(METRIC_SUMS.size), 0), new Float32Array(OPTIMIZER_STATE.size), {
     ...{ epoch: 1, learningRate: 1, tokens: 1, tokensComputed: 1, tokensPerSecond: 1, deviceTimeShare: 1 },
+    outerNorm: 1,
     memory: { weights: 1 },
     ranks: { count: 2, slowest: 1, communicationShare: 0.5 },
   });

@@ -3,10 +3,11 @@
  * surveyed and encoded as `kto train` does it, with as many threads as are asked for, turn by turn. Tells the wall clock,
  * the processor's time of the whole process and of the thread that reads, and checks that the ids are the same.
  *
- *   npx tsx bench/experiments/rows-in-threads.ts [--rows N] [--threads 1,2] [--rounds N] [--kind chat|text]
- *                                                [--tokenizer FOLDER] [--out FILE.json]
+ *   npx tsx bench/experiments/rows-in-threads.ts [--rows N] [--words N] [--threads 1,2] [--rounds N]
+ *                                                [--kind chat|text] [--tokenizer FOLDER] [--out FILE.json]
  *
- * Rows are made of words of the documentation, 120 to 480 a row, drawn with a seed.
+ * Rows are made of words of the documentation, drawn with a seed: N to 4 N in a prompt, twice as many in a completion.
+ * Long rows take their time: 200,000 with N = 40 a quarter of an hour on one core.
  */
 import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -24,6 +25,7 @@ const root = join(import.meta.dirname, "../..");
 const { values } = parseArgs({
   options: {
     rows: { type: "string", default: "200000" },
+    words: { type: "string", default: "4" },
     threads: { type: "string", default: "1,2" },
     rounds: { type: "string", default: "1" },
     kind: { type: "string", default: "chat" },
@@ -43,6 +45,7 @@ interface Point {
 
 const folder = mkdtempSync(join(tmpdir(), "kto-rows-"));
 const count = Number(values.rows);
+const words = Number(values.words);
 const threads = values.threads.split(",").map(Number);
 const chats = values.kind === "chat";
 try {
@@ -60,9 +63,11 @@ try {
       const survey = await surveyRows(rows);
       const surveyed = performance.now();
       const hash = createHash("sha256");
+      let tokens = 0;
       const options = { tokenizer, chatTemplate, modelFolder: values.tokenizer, threads: count };
       await encodeWithCache(rows, survey, options, (_, { promptIds, completionIds }) => {
         hash.update(Uint32Array.from(promptIds)).update(Uint32Array.from(completionIds));
+        tokens += promptIds.length + completionIds.length;
       });
       const ended = processorSeconds();
       const digest = hash.digest("hex");
@@ -79,11 +84,12 @@ try {
       const told = Object.entries(point).map(
         ([name, value]) => `${name} ${name === "threads" ? value : value.toFixed(1)}`,
       );
-      console.log(`${told.join("  ")}  (load ${loadavg()[0]?.toFixed(1)})`);
+      told.push(`tokens ${tokens}`, `ids ${digest.slice(0, 16)}`, `(load ${loadavg()[0]?.toFixed(1)})`);
+      console.log(told.join("  "));
       rmSync(process.env.KTO_CACHE, { recursive: true, force: true });
     }
   }
-  const facts = { commit: commit(), node: process.version, rows: count, kind: values.kind, ids };
+  const facts = { commit: commit(), node: process.version, rows: count, words, kind: values.kind, ids };
   if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify({ ...facts, points }, null, 1)}\n`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
@@ -101,16 +107,16 @@ function processorSeconds(): { process: number; thread: number } {
 function writeRows(file: string): void {
   const docs = join(root, "docs");
   const pages = readdirSync(docs).filter((name) => name.endsWith(".md"));
-  const words = pages.flatMap((name) => readFileSync(join(docs, name), "utf8").split(/(?<=\s)(?=\S)/));
+  const known = pages.flatMap((name) => readFileSync(join(docs, name), "utf8").split(/(?<=\s)(?=\S)/));
   const random = new Random(1);
   const some = (least: number, most: number) => {
     const length = least + random.below(most - least);
-    const start = random.below(words.length - length);
-    return words.slice(start, start + length).join("");
+    const start = random.below(known.length - length);
+    return known.slice(start, start + length).join("");
   };
   let text = "";
   for (let i = 0; i < count; i++) {
-    const [prompt, completion, label] = [some(40, 160), some(80, 320), i % 3 !== 0];
+    const [prompt, completion, label] = [some(words, 4 * words), some(2 * words, 8 * words), i % 3 !== 0];
     const row = chats
       ? { prompt: [{ role: "user", content: prompt }], completion: [{ role: "assistant", content: completion }], label }
       : { prompt, completion, label };

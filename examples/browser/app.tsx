@@ -86,7 +86,7 @@ function State({ engine: { state }, again }: { readonly engine: Engine; readonly
     <section class="state" aria-label="State">
       <p role="status">
         {opened
-          ? `${state.name}: ${opened.parameters.toLocaleString("en-US")} parameters, ${stepsDone(state)} updates, on ${opened.adapter}.`
+          ? `${state.name}: ${opened.parameters.toLocaleString("en-US")} parameters, ${updatesDone(state)}, on ${opened.adapter}.`
           : ""}{" "}
         {sentenceOf(state)}
       </p>
@@ -115,6 +115,11 @@ function State({ engine: { state }, again }: { readonly engine: Engine; readonly
       ) : null}
     </section>
   );
+}
+
+function updatesDone(state: Engine["state"]): string {
+  const steps = stepsDone(state);
+  return steps === 1 ? "1 update" : `${steps} updates`;
 }
 
 /** What goes on now. */

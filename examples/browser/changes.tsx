@@ -1,6 +1,6 @@
 /** What training changes: the watched stories then and now, the value function, the curves. */
-import { useCallback, useMemo } from "preact/hooks";
-import { Curves } from "../../src/dashboard/page/curves.tsx";
+import { useCallback, useMemo, useState } from "preact/hooks";
+import { Curves, FIRST_VIEW } from "../../src/dashboard/page/curves.tsx";
 import { Said } from "../../src/dashboard/page/samples.tsx";
 import type { ShownRun } from "../../src/dashboard/page/shown-run.ts";
 import { ValueFunction } from "../../src/dashboard/page/value-function.tsx";
@@ -17,11 +17,12 @@ const CURVES = [
 export function Changes({ state }: { readonly state: State }) {
   const { series, lines, before, now } = state;
   const step = stepsDone(state);
+  const [view, setView] = useState(FIRST_VIEW);
   const shown = useMemo((): ShownRun => {
     const known = CURVES.flatMap((name) => (series[name] ? [[name, series[name]] as const] : []));
     return {
       run: { id: "r0", name: state.name, running: state.task === "train", lines: step, generation: 0, step },
-      metrics: { lines: step, generation: 0, series: Object.fromEntries(known) },
+      metrics: { lines: step, generation: 0, from: 0, series: Object.fromEntries(known) },
       exampleSteps: lines.map((line) => line.step),
       color: 0,
     };
@@ -42,7 +43,7 @@ export function Changes({ state }: { readonly state: State }) {
         </section>
       ) : null}
       <ValueFunction shown={shown} isNamed={false} linesFrom={linesFrom} />
-      <Curves shown={[shown]} smoothing={0} isLog={false} />
+      <Curves shown={[shown]} view={view} onView={setView} />
     </>
   );
 }

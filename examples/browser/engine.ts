@@ -54,8 +54,10 @@ export function useEngine(): Engine {
   const ask = (request: Request, name?: string) => {
     dispatch({ kind: "asked", request, ...(name === undefined ? {} : { name }) });
     const isOpening = request.kind === "open" || request.kind === "openOwn";
-    // A new worker for each model: what the last one held is gone for certain.
-    (isOpening ? start() : worker.current)?.postMessage(request);
+    // The next model goes on with the device and its compiled kernels. After a failure, or amid other work, a new worker
+    // begins, so that what the last one held is gone for certain.
+    const isNew = isOpening && (state.problem !== undefined || state.task !== undefined);
+    (isNew ? start() : (worker.current ?? start())).postMessage(request);
   };
   const open = (weights?: Blob) => ask({ kind: "open", device: deviceChoices(), weights }, MODEL_NAME);
   useEffect(() => {

@@ -18,6 +18,7 @@ import { OPTIMIZER_FILE } from "../../src/kto/run/checkpoints.ts";
 import { EVENTS_FILE } from "../../src/kto/run/event-line.ts";
 import { EXAMPLES_FILE } from "../../src/kto/run/example-line.ts";
 import { LOCK_FILE } from "../../src/kto/run/lock.ts";
+import { RANKS_FILE } from "../../src/kto/run/rank-states.ts";
 import { ROWS_FILE } from "../../src/kto/run/row-line.ts";
 import { RUN_FILE } from "../../src/kto/run/run-facts.ts";
 import { RANDOM_STATE_FILE, RUN_STATE_FILE, TRAINER_STATE_FILE } from "../../src/kto/run/state.ts";
@@ -99,6 +100,10 @@ export const fileGroups: readonly FileGroup[] = [
       {
         names: [`${checkpoint}/${OPTIMIZER_FILE}`],
         meaning: "moments, state of the optimizer, sums of the logging window, a reference that moves",
+      },
+      {
+        names: [`${checkpoint}/${RANKS_FILE}`],
+        meaning: "with `sync_every`: what each rank has by itself, its weights between two outer steps and its moments",
       },
       { names: [`${checkpoint}/${RUN_STATE_FILE}`], meaning: "options, place in the data and counts" },
       { names: [`${checkpoint}/${RANDOM_STATE_FILE}`], meaning: "what random numbers follow from" },

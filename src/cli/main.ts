@@ -2,15 +2,15 @@
  * The `kto` command: picks the subcommand, reads its options, runs it, and turns whatever goes wrong into one sentence
  * on stderr and an exit code. What the commands do is in commands/.
  */
-import { CommanderError, Option, Command as Program } from "commander";
 import { type Launch, launchOf } from "../engine/platform/node-launch.ts";
 import { ownProcess } from "../engine/platform/node-native-stderr.ts";
 import { ownManifest } from "../engine/platform/node-versions.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
-import type { helpOf } from "./descriptions/all.ts";
+import { commandOf, HELP_FLAGS, helpTopic, listOfCommands, VERSION_FLAGS } from "./descriptions/list-of-commands.ts";
 import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
+import { helpText } from "./options/help-page.ts";
 import { colorsFor, isLive } from "./terminal/colors.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import { RankProcess, streamsOf } from "./terminal/rank-process.ts";
@@ -45,10 +45,7 @@ const TRAIN: readonly string[] = ["train", "sft"];
 /** Commands whose work several ranks share, under mpirun. */
 const SHARED_WORK: readonly string[] = ["train", "sft", "eval", "logps"];
 /** Commands that a launcher's other ranks have nothing to do for. */
-const FOR_ONE_RANK: readonly string[] = ["doctor", "completion", "help", ...["-h", "--help"], ...["-V", "--version"]];
-
-const helpFlags = ["-h", "--help"];
-const versionFlags = ["-V", "--version"];
+const FOR_ONE_RANK: readonly string[] = ["doctor", "completion", "help", ...HELP_FLAGS, ...VERSION_FLAGS];
 
 /**
  * Runs one command line.
@@ -67,7 +64,6 @@ export async function main(argv: readonly string[], streams: Streams = process):
   try {
     return await dispatch(argv, streams);
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode;
     return reportError(error, argv, streams);
   }
 }
@@ -76,7 +72,7 @@ export async function main(argv: readonly string[], streams: Streams = process):
 async function runAsRank(launch: Launch, argv: readonly string[], streams: Streams): Promise<number> {
   const own = streamsOf(launch, streams, asks(argv, /^(--)?log[_-]ranks(=(true|yes|on|1))?$/i));
   const [first = ""] = argv;
-  const isForOne = FOR_ONE_RANK.includes(first) || argv.some((word) => helpFlags.includes(word));
+  const isForOne = FOR_ONE_RANK.includes(first) || argv.some((word) => HELP_FLAGS.includes(word));
   if (isForOne && launch.rank > 0) return 0;
   let ranks: RankProcess | undefined;
   try {
@@ -89,7 +85,6 @@ async function runAsRank(launch: Launch, argv: readonly string[], streams: Strea
     await ranks?.leave();
     return code;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode;
     // Without the others, each has met the same.
     if (ranks === undefined) return reportError(error, argv, own);
     if (error instanceof InterruptedError) return await leaveInterrupted(error, ranks, argv, own);
@@ -130,28 +125,25 @@ export async function runProcess(): Promise<void> {
 
 async function dispatch(argv: readonly string[], streams: Streams): Promise<number> {
   const [first, ...rest] = argv;
-  const program = createProgram(streams);
   if (first === undefined) {
-    streams.stderr.write(program.helpInformation());
+    streams.stderr.write(helpText(listOfCommands, streams.stderr.columns));
     return 2;
   }
-  const asksForHelp = first === "help" || rest.some((word) => helpFlags.includes(word));
-  const topic = first === "help" ? rest[0] : first;
-  const name = names.find((name) => name === topic);
-  if (name === undefined) {
-    const isOption = topic === undefined || [...helpFlags, ...versionFlags].includes(topic);
-    if (!isOption) throw topic.startsWith("-") ? optionBeforeCommand(topic) : unknownCommand(topic);
-    await program.parseAsync([...argv], { from: "user" });
+  const topic = helpTopic(argv);
+  if (topic !== undefined) {
+    const page = topic === "kto" ? listOfCommands : (await import("./descriptions/all.ts")).helpOf(topic);
+    streams.stdout.write(helpText(page, streams.stdout.columns));
     return 0;
   }
-  if (asksForHelp) {
-    const texts = await import("./descriptions/all.ts");
-    addHelp(program, name, texts.helpOf(name));
-    await program.parseAsync([name, "--help"], { from: "user" });
-  } else {
-    const { default: command } = await tellingOfLoading(name, rest, streams, commands[name]);
-    await command.execute(rest, streams);
+  if (VERSION_FLAGS.includes(first)) {
+    streams.stdout.write(`${ownManifest().version}\n`);
+    return 0;
   }
+  const asked = first === "help" ? (rest[0] ?? first) : first;
+  const name = commandOf(asked);
+  if (name === undefined) throw asked.startsWith("-") ? optionBeforeCommand(asked) : unknownCommand(asked);
+  const { default: command } = await tellingOfLoading(name, rest, streams, commands[name]);
+  await command.execute(rest, streams);
   return 0;
 }
 
@@ -170,50 +162,6 @@ async function tellingOfLoading<T>(
   } finally {
     stderr.write("\r\x1b[K");
   }
-}
-
-/** The tree of commands for commander, which prints help and version. */
-function createProgram(streams: Streams): Program {
-  const program = new Program("kto")
-    .description("Aligns language models with thumbs-up/thumbs-down feedback (KTO) on any GPU, through WebGPU.")
-    .version(ownManifest().version, "-V, --version", "print the version")
-    .helpOption("-h, --help", "print this help, or a command's after its name")
-    .helpCommand("help [command]", "print a command's help")
-    .usage("<command> [options]")
-    .addHelpText(
-      "after",
-      `
-Options can also come from a file (--config run.yaml) or as trailing name=value.
-
-Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
-6 device lost; 7 files; 8 numbers came out wrong; 9 no judge; 10 too little
-memory, or too few open files, for this process, or a package is missing;
-11 another rank of mpirun died, hangs or differs;
-129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 a bug of ours.`,
-    )
-    .exitOverride()
-    .configureHelp({ minWidthToWrap: 20 })
-    .configureOutput({
-      writeOut: (text) => void streams.stdout.write(text),
-      writeErr: (text) => void streams.stderr.write(text),
-      getOutHelpWidth: () => Math.min(streams.stdout.columns ?? 120, 120),
-      getErrHelpWidth: () => Math.min(streams.stderr.columns ?? 120, 120),
-    });
-  for (const name of names) program.command(name).summary(summaries[name]);
-  return program;
-}
-
-/** Gives a command of the tree what its own help shows. */
-function addHelp(program: Program, name: string, { usage, examples, options }: ReturnType<typeof helpOf>): void {
-  const subprogram = program.commands.find((candidate) => candidate.name() === name);
-  if (subprogram === undefined) throw new Error(`commander does not know the command ${name}`);
-  const summary = subprogram.summary();
-  subprogram
-    .description(`${summary[0]?.toUpperCase() ?? ""}${summary.slice(1)}.`)
-    .usage(usage)
-    .addHelpOption(new Option("-h, --help", "print this help").helpGroup("Other:"))
-    .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
-  for (const option of options) subprogram.addOption(option);
 }
 
 function optionBeforeCommand(word: string): ConfigError {

@@ -3,6 +3,7 @@
  * not read again, unless the file is another one by now (a run that was started again, or cut back when it was resumed).
  */
 import { platform } from "../engine/platform/index.ts";
+import type { FileSource } from "../engine/platform/platform.ts";
 
 /** Bytes that are read at once. */
 const PIECE_BYTES = 2 ** 22;
@@ -19,11 +20,13 @@ export interface FoundLine {
 
 export class GrowingLines {
   readonly path: string;
+  readonly #files: FileSource;
   #offset = 0;
   #known: Uint8Array = new Uint8Array(0);
 
-  constructor(path: string) {
+  constructor(path: string, files: FileSource = platform) {
     this.path = path;
+    this.#files = files;
   }
 
   /**
@@ -34,8 +37,8 @@ export class GrowingLines {
    * @throws FileError for a file that is there and cannot be read
    */
   async read(take: (line: FoundLine) => void, restart: () => void): Promise<boolean> {
-    if ((await platform.exists(this.path)) !== "file") return this.#forget(restart);
-    const file = await platform.openFile(this.path);
+    if ((await this.#files.exists(this.path)) !== "file") return this.#forget(restart);
+    const file = await this.#files.openFile(this.path);
     try {
       let news = false;
       if (!(await this.#knows(file))) news = this.#forget(restart);
@@ -61,7 +64,7 @@ export class GrowingLines {
 
   /** The text at a place that `read` has told. */
   async textAt({ offset, length }: Pick<FoundLine, "offset" | "length">): Promise<string> {
-    const file = await platform.openFile(this.path);
+    const file = await this.#files.openFile(this.path);
     try {
       return new TextDecoder().decode(await file.read(offset, length));
     } finally {

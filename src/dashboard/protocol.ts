@@ -15,22 +15,27 @@ export interface RunSummary {
   readonly running: boolean;
   /** Lines of metrics.jsonl; another number means news. */
   readonly lines: number;
-  /** Changes where the file was replaced, so that all of it is to be asked for again. */
+  /** Changes where the file was replaced, or another server reads it, so that all is to be asked for again. */
   readonly generation: number;
   /** The last update that was logged. */
   readonly step: number;
   /** Lines of events.jsonl, and how many of them are warnings or errors. */
   readonly events?: number;
   readonly warnings?: number;
+  /** Updates whose examples are logged, and lines of samples.jsonl. */
+  readonly examples?: number;
+  readonly samples?: number;
   /** What is said of whether it learnt; undefined before there is anything to say. */
   readonly verdict?: { readonly outcome: "yes" | "no" | "open"; readonly text: string } | undefined;
 }
 
-/** The answer to /api/runs/ID/metrics. */
+/** The answer to /api/runs/ID/metrics, or to /api/runs/ID/metrics?from=LINES&generation=GENERATION. */
 export interface MetricsAnswer {
   readonly lines: number;
   readonly generation: number;
-  /** By metric, thinned. */
+  /** Lines that are left out, because the page has them: as many as it asked from, or 0. */
+  readonly from: number;
+  /** By metric: all lines, thinned, or every point of those behind `from`. */
   readonly series: Readonly<Record<string, Series>>;
 }
 

@@ -1,6 +1,7 @@
 /** One run as its folder tells of it: metrics and examples, read as far as they are written. Nothing is written. */
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
+import type { FileSource } from "../engine/platform/platform.ts";
 import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
@@ -36,6 +37,7 @@ const JUDGED = /^(eval_)?(loss|rewards\/margins(\/(low|high))?)$|^eval_win_rate(
 export class RunFolder {
   readonly id: string;
   readonly folder: string;
+  readonly #files: FileSource;
   readonly #metrics: GrowingLines;
   readonly #examples: GrowingLines;
   readonly #samples: GrowingLines;
@@ -47,18 +49,22 @@ export class RunFolder {
   readonly #rewards = new RewardHistory();
   readonly #notes: RunNotes;
   #version = 0;
-  #generation = 0;
+  /** A page that outlives its server must not take another file for the one that it knows. */
+  #generation = Date.now();
   #running = false;
+  #samplesCount = 0;
+  #told: { readonly version: number; readonly summary: RunSummary } | undefined;
   /** One reading at a time. */
   #reading: Promise<boolean> | undefined;
 
-  constructor(id: string, folder: string) {
+  constructor(id: string, folder: string, files: FileSource) {
     this.id = id;
     this.folder = folder;
-    this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE));
-    this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE));
-    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE));
-    this.#notes = new RunNotes(folder);
+    this.#files = files;
+    this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE), files);
+    this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE), files);
+    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE), files);
+    this.#notes = new RunNotes(folder, files);
   }
 
   /** Another number where anything that is told of the run has changed. */
@@ -98,20 +104,30 @@ export class RunFolder {
       ({ text, offset, length }) => {
         const step = stepOf(text);
         if (step === undefined) return;
+        this.#samplesCount++;
         const places = this.#said.get(step) ?? [];
         if (places.length < MOST_SAMPLES) this.#said.set(step, [...places, { offset, length }]);
       },
-      () => this.#said.clear(),
+      () => {
+        this.#said.clear();
+        this.#samplesCount = 0;
+      },
     );
     const noted = await this.#notes.read();
-    const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
+    const running = (await this.#files.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
     const changed = grown || more || said || noted || running !== this.#running;
     this.#running = running;
     if (changed) this.#version++;
     return changed;
   }
 
+  /** Made once for each state of the files: it is asked for at every look. */
   get summary(): RunSummary {
+    if (this.#told?.version !== this.#version) this.#told = { version: this.#version, summary: this.#summary };
+    return this.#told.summary;
+  }
+
+  get #summary(): RunSummary {
     const steps = this.#table.names.map((name) => this.#table.series(name).steps.at(-1) ?? 0);
     const { outcome, text } = this.#verdict ?? {};
     return {
@@ -123,6 +139,8 @@ export class RunFolder {
       step: Math.max(0, ...steps),
       events: this.#notes.count,
       warnings: this.#notes.warningCount,
+      examples: this.#places.size,
+      samples: this.#samplesCount,
       ...(outcome === undefined || text === undefined ? {} : { verdict: { outcome, text } }),
     };
   }
@@ -145,13 +163,18 @@ export class RunFolder {
     return verdictOf(log, isSft ? "sft" : "kto");
   }
 
-  get metrics(): MetricsAnswer {
-    const series = this.#table.names.map((name) => {
-      const { steps, values } = thinned(this.#table.series(name), MOST_POINTS);
+  /** @param known what the asking page has already: that many lines of that generation */
+  metrics(known?: Pick<MetricsAnswer, "lines" | "generation">): MetricsAnswer {
+    const { lines } = this.#table;
+    const news = known?.generation === this.#generation ? this.#table.since(known.lines) : undefined;
+    const all =
+      news ?? this.#table.names.map((name) => [name, thinned(this.#table.series(name), MOST_POINTS)] as const);
+    const series = [...all].map(([name, { steps, values }]) => {
       // As many digits as the device's numbers have: half the text.
       return [name, { steps, values: values.map((value) => Number(value.toPrecision(7))) }] as const;
     });
-    return { lines: this.#table.lines, generation: this.#generation, series: Object.fromEntries(series) };
+    const from = news === undefined ? 0 : (known?.lines ?? 0);
+    return { lines, generation: this.#generation, from, series: Object.fromEntries(series) };
   }
 
   /** The updates whose examples are logged. */
@@ -235,13 +258,14 @@ function promptText(prompt: unknown): string {
 }
 
 /** The folders of runs among these and in them: a run is a folder with a metrics.jsonl. */
-export async function runFolders(folders: readonly string[]): Promise<string[]> {
+export async function runFolders(folders: readonly string[], files: FileSource): Promise<string[]> {
   const found: string[] = [];
   for (const folder of folders) {
-    if ((await platform.exists(folder)) !== "folder") continue;
-    const inside = (await platform.list(folder)).map((name) => platform.joinPath(folder, name));
+    if ((await files.exists(folder)) !== "folder") continue;
+    const inside = (await files.list(folder)).map((name) => platform.joinPath(folder, name));
     for (const candidate of [folder, ...inside]) {
-      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate))) found.push(candidate);
+      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate, files)))
+        found.push(candidate);
     }
   }
   return found;
@@ -249,6 +273,6 @@ export async function runFolders(folders: readonly string[]): Promise<string[]> 
 
 const MOST_RUNS = 500;
 
-async function isRun(folder: string): Promise<boolean> {
-  return (await platform.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
+async function isRun(folder: string, files: FileSource): Promise<boolean> {
+  return (await files.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
 }

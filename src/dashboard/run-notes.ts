@@ -1,5 +1,6 @@
 /** What a run's folder says in words: its events, the texts of rows, and what it was started with. */
 import { platform } from "../engine/platform/index.ts";
+import type { FileSource } from "../engine/platform/platform.ts";
 import { FileError } from "../errors.ts";
 import { EVENTS_FILE, type EventLine, eventLineSchema } from "../kto/run/event-line.ts";
 import { ROWS_FILE, type RowLine, rowLineSchema } from "../kto/run/row-line.ts";
@@ -12,11 +13,16 @@ const MOST_EVENTS = 200;
 const MOST_WARNINGS = 200;
 /** Rows whose places are kept. */
 const MOST_ROWS = 100_000;
+/** Texts of rows that are kept: those that stand out change little from one look to the next. */
+const MOST_TEXTS = 200;
 /** A run.json that is larger is none of a run's. */
 const MOST_BYTES = 2 ** 20;
 
+type RowText = Pick<RowLine, "prompt" | "completion">;
+
 export class RunNotes {
   readonly #folder: string;
+  readonly #files: FileSource;
   readonly #events: GrowingLines;
   readonly #rows: GrowingLines;
   #last: EventLine[] = [];
@@ -25,11 +31,13 @@ export class RunNotes {
   #warningCount = 0;
   /** Where the lines of rows.jsonl lie, by the row. */
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
+  readonly #texts = new Map<number, RowText>();
 
-  constructor(folder: string) {
+  constructor(folder: string, files: FileSource = platform) {
     this.#folder = folder;
-    this.#events = new GrowingLines(platform.joinPath(folder, EVENTS_FILE));
-    this.#rows = new GrowingLines(platform.joinPath(folder, ROWS_FILE));
+    this.#files = files;
+    this.#events = new GrowingLines(platform.joinPath(folder, EVENTS_FILE), files);
+    this.#rows = new GrowingLines(platform.joinPath(folder, ROWS_FILE), files);
   }
 
   /** Reads what is new. @returns whether there was anything */
@@ -46,7 +54,10 @@ export class RunNotes {
         const index = Number(/^\{"step":\d+,"index":(\d+),/.exec(text)?.[1] ?? Number.NaN);
         if (Number.isInteger(index) && this.#places.size < MOST_ROWS) this.#places.set(index, { offset, length });
       },
-      () => this.#places.clear(),
+      () => {
+        this.#places.clear();
+        this.#texts.clear();
+      },
     );
     return events || rows;
   }
@@ -78,19 +89,25 @@ export class RunNotes {
   }
 
   /** The text of a row of the feedback; undefined where the run wrote none, or it is damaged. */
-  async rowText(index: number): Promise<Pick<RowLine, "prompt" | "completion"> | undefined> {
+  async rowText(index: number): Promise<RowText | undefined> {
     const place = this.#places.get(index);
     if (place === undefined) return undefined;
+    const known = this.#texts.get(index);
+    if (known !== undefined) return known;
     const line = lineOf(await this.#rows.textAt(place), rowLineSchema);
-    return line?.index === index ? { prompt: line.prompt, completion: line.completion } : undefined;
+    if (line?.index !== index) return undefined;
+    const text = { prompt: line.prompt, completion: line.completion };
+    if (this.#texts.size >= MOST_TEXTS) this.#texts.clear();
+    this.#texts.set(index, text);
+    return text;
   }
 
   /** What the run was started with; undefined where that is not there, or damaged. */
   async facts(): Promise<RunFacts | undefined> {
     const path = platform.joinPath(this.#folder, RUN_FILE);
-    if ((await platform.exists(path)) !== "file") return undefined;
+    if ((await this.#files.exists(path)) !== "file") return undefined;
     try {
-      const file = await platform.openFile(path);
+      const file = await this.#files.openFile(path);
       try {
         if (file.size > MOST_BYTES) return undefined;
         return lineOf(new TextDecoder().decode(await file.read(0, file.size)), runFactsSchema);

@@ -11,10 +11,14 @@ const MOST_NAMES = 200;
 /** Points of a series that are kept: beyond them half, but all of the last ones, by which a run is judged. */
 const MOST_KEPT = 100_000;
 const LAST_KEPT = 200;
+/** Lines that are kept whole, for those who know all that was before them. */
+const RECENT_LINES = 512;
 
 export class SeriesTable {
   readonly #series = new Map<string, { readonly steps: number[]; readonly values: number[] }>();
   readonly #mostKept: number;
+  /** The last lines, each as its metrics. */
+  #recent: { readonly step: number; readonly metrics: readonly (readonly [string, number])[] }[] = [];
   #lines = 0;
 
   /** @param mostKept points of a series, more than twice those of its end that are always kept */
@@ -36,6 +40,7 @@ export class SeriesTable {
     const step = line?.step;
     if (line === undefined || typeof step !== "number" || !Number.isFinite(step)) return false;
     this.#lines++;
+    const metrics: [string, number][] = [];
     for (const [name, value] of Object.entries(line)) {
       if (name === "step" || typeof value !== "number" || !Number.isFinite(value)) continue;
       let series = this.#series.get(name);
@@ -47,7 +52,10 @@ export class SeriesTable {
       if (series.values.length >= this.#mostKept) series = this.#halve(name, series);
       series.steps.push(step);
       series.values.push(value);
+      metrics.push([name, value]);
     }
+    this.#recent.push({ step, metrics });
+    if (this.#recent.length > 2 * RECENT_LINES) this.#recent = this.#recent.slice(-RECENT_LINES);
     return true;
   }
 
@@ -64,11 +72,28 @@ export class SeriesTable {
 
   clear(): void {
     this.#series.clear();
+    this.#recent = [];
     this.#lines = 0;
   }
 
   series(name: string): Series {
     return this.#series.get(name) ?? { steps: [], values: [] };
+  }
+
+  /** The series of the lines behind the first `lines`, every point of them; undefined where these are too many. */
+  since(lines: number): ReadonlyMap<string, Series> | undefined {
+    const count = this.#lines - lines;
+    if (count < 0 || count > this.#recent.length) return undefined;
+    const found = new Map<string, { readonly steps: number[]; readonly values: number[] }>();
+    for (const { step, metrics } of count === 0 ? [] : this.#recent.slice(-count)) {
+      for (const [name, value] of metrics) {
+        const series = found.get(name) ?? { steps: [], values: [] };
+        series.steps.push(step);
+        series.values.push(value);
+        found.set(name, series);
+      }
+    }
+    return found;
   }
 }
 

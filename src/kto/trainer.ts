@@ -107,7 +107,8 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     sync: options.sync_ref_model
       ? { share: options.ref_model_mixup_alpha, every: options.ref_model_sync_steps }
       : undefined,
-    referencePointScope: referencePointScope(options, inputs.ranks?.size),
+    // Ranks that update by themselves have reference points of their own.
+    referencePointScope: referencePointScope(options, options.sync_every === undefined ? inputs.ranks?.size : 1),
   };
   const weights = { desirable: objective.desirableWeight, undesirable: objective.undesirableWeight };
   return { method, weights, referenceMode: referenceMode(choice) };

@@ -27,7 +27,8 @@ beforeEach(() => {
   write("package.json", '{ "type": "module" }');
   mkdirSync(join(checkout, "bin"));
   mkdirSync(join(checkout, "scripts"));
-  for (const name of ["bin/kto.js", "scripts/build.mjs"]) copyFileSync(join(root, name), join(checkout, name));
+  for (const name of ["bin/kto.js", "bin/package.json", "scripts/build.mjs", "scripts/sources.cjs"])
+    copyFileSync(join(root, name), join(checkout, name));
 });
 afterEach(() => {
   rmSync(checkout, { recursive: true, force: true });

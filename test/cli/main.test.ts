@@ -1,8 +1,12 @@
 /** Whole command lines: help, exit codes, one sentence on stderr and no stack trace. */
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { readStructure } from "../../scripts/structure.ts";
-import { descriptions, helpOf } from "../../src/cli/descriptions/all.ts";
+import { descriptions, helpPages } from "../../src/cli/descriptions/all.ts";
+import { helpTopic } from "../../src/cli/descriptions/list-of-commands.ts";
 import { main, commands as table } from "../../src/cli/main.ts";
+import { helpText } from "../../src/cli/options/help-page.ts";
 import { CapturedStream, kto } from "../helpers/streams.ts";
 
 const commands = Object.keys(table) as (keyof typeof table)[];
@@ -22,7 +26,7 @@ function loadedBy(...files: readonly string[]): string[] {
 
 describe("the table of commands", () => {
   test.each(commands)("%s: the command that is loaded is the one named", async (name) => {
-    expect(helpOf(name).examples[0]).toMatch(new RegExp(`^kto ${name}\\b`));
+    expect(descriptions[name].examples[0]).toMatch(new RegExp(`^kto ${name}\\b`));
     expect((await table[name]()).default.schema).toBe(descriptions[name].schema);
   });
 
@@ -53,7 +57,67 @@ test("a command's help text loads nothing that the command runs on", () => {
   expect(loaded.filter((path) => heavy.test(path))).toEqual([]);
 });
 
+test("the launcher's help loads neither the program nor a table of options", () => {
+  expect(loadedBy("src/cli/quick-help.ts").toSorted()).toEqual([
+    "node:fs",
+    "src/cli/descriptions/list-of-commands.ts",
+    "src/cli/descriptions/summaries.ts",
+    "src/cli/options/help-page.ts",
+    "src/cli/quick-help.ts",
+    "src/engine/platform/node-launch.ts",
+  ]);
+});
+
 describe("help", () => {
+  test("a page in few columns: texts beside their terms, broken between words", () => {
+    const sections = [{ heading: "Options:", entries: [["-a", "a text of more columns than fit"] as const] }];
+    const page = { usage: "kto", description: "What it does, in more than one line.", sections, end: "That is all." };
+    expect(helpText(page, 27)).toBe(
+      "Usage: kto\n\nWhat it does, in more than\none line.\n\n" +
+        "Options:\n  -a  a text of more\n      columns than fit\n\nThat is all.\n",
+    );
+    const asOneLine = "-a  a text of more columns than fit\n";
+    for (const columns of [10, 120, 500, undefined]) expect(helpText(page, columns)).toContain(asOneLine);
+    const lines = helpText(helpPages().train, 100).split("\n");
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+  });
+
+  test("which words ask for which page", () => {
+    for (const words of [["-h"], ["--help"], ["help"], ["help", "-h"]]) expect(helpTopic(words)).toBe("kto");
+    for (const words of [
+      ["help", "sft"],
+      ["sft", "x=1", "-h"],
+    ])
+      expect(helpTopic(words)).toBe("sft");
+    for (const words of [[], ["sft"], ["help", "stf"], ["-V"], ["stf", "--help"]]) {
+      expect(helpTopic(words)).toBeUndefined();
+    }
+  });
+
+  test.each([[["--help"]], [["train", "--help"]]])(
+    "kto %j is the same from the launcher, which has pages",
+    async (words) => {
+      const { status, stdout, stderr } = spawnSync(process.execPath, ["bin/kto.js", ...words], { encoding: "utf8" });
+      expect([status, stderr]).toEqual([0, ""]);
+      const ofProgram = new CapturedStream({ columns: 120 });
+      await main(words, { stdout: ofProgram, stderr: new CapturedStream() });
+      expect(stdout).toBe(ofProgram.text);
+      for (const [topic, page] of Object.entries(helpPages())) {
+        expect(JSON.parse(readFileSync(`dist/help/${topic}.json`, "utf8"))).toEqual(page);
+      }
+    },
+  );
+
+  test.runIf(process.platform === "linux")("a reader that goes away, and a disk that is full", () => {
+    const shell = (command: string) => {
+      const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+      return [status, stdout, stderr];
+    };
+    expect(shell("set -o pipefail; node bin/kto.js train --help | true")).toEqual([0, "", ""]);
+    const [status, , stderr] = shell("node bin/kto.js --help >/dev/full");
+    expect([status, stderr]).toEqual([7, expect.stringMatching(/^error: .*no space/)]);
+  });
+
   test.each([[["--help"]], [["help"]], [["-h"]]])("kto %j lists the commands", async (words) => {
     const { code, stdout, stderr } = await kto(...words);
     expect([code, stderr]).toEqual([0, ""]);

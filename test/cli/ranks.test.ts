@@ -6,6 +6,7 @@
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { stopRun } from "../../scripts/ranks-forms.ts";
 import {
   errorLines,
   faultRun,
@@ -30,6 +31,18 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
     const result = await faultRun("kill", new MpiRun([words, words]), () => hasCheckpoint(output), act);
     expect(result).toMatchObject({ code: 137, orphans: 0 });
     expect(result.lines).toEqual([expect.stringMatching(/^error: rank 1 \(.*\) ended without a word/)]);
+  });
+
+  test("are stopped by one signal as one process is, and each is shown with --log_ranks", async () => {
+    const more = ["--max_steps", "100000", "--log_ranks", "--shard_optimizer"];
+    const { code, lines, text, isSaved } = await stopRun(join(folder, "stopped"), 1, ...more);
+    expect({ code, lines, isSaved }).toEqual({
+      code: 143,
+      lines: [expect.stringMatching(/^stopped: SIGTERM .* holds the run up to step \d+: go on from there/)],
+      isSaved: true,
+    });
+    expect(text).toMatch(/^ranks: 2 on 1 machine/m);
+    expect(text).toMatch(/^\[1\] plan: 100000 updates/m);
   });
 
   test("that do not have the same options, or files, do not start", async () => {

@@ -35,6 +35,21 @@ test("memory is bounded: of many lines a part is kept, of the whole run, with th
   expect(Math.min(...quarters)).toBeGreaterThan(150);
 });
 
+test("those who know the first lines are given the others, every point of them, unless these are too many", () => {
+  const table = new SeriesTable();
+  for (let step = 1; step <= 3000; step++) table.add(`{"step":${step},"loss":${step / 8},"kl":${step % 2}}`);
+  expect([...(table.since(2998) ?? [])]).toEqual([
+    ["loss", { steps: [2999, 3000], values: [374.875, 375] }],
+    ["kl", { steps: [2999, 3000], values: [1, 0] }],
+  ]);
+  expect([...(table.since(3000) ?? [["none", 0]])]).toEqual([]);
+  expect(table.since(2500)?.get("loss")?.steps).toHaveLength(500);
+  expect(table.since(3001)).toBeUndefined();
+  expect(table.since(0)).toBeUndefined();
+  table.clear();
+  expect(table.since(1)).toBeUndefined();
+});
+
 describe("thinned", () => {
   test("keeps ends, peaks and order of 100,000 points in 2,000", () => {
     const values = Array.from({ length: 100_000 }, (_, i) => Math.sin(i / 5000));

@@ -91,6 +91,8 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
   const ready = (updates: number) => example.ready(updates);
   const button = (name: string) => example.button(name);
   const thumb = (kind: "up" | "down", story: number) => example.thumb(kind, story);
+  const picture = (name: string) =>
+    page.screenshot({ path: join(pictureFolder(), `browser-${name}.png`), fullPage: true });
   const storyTexts = (count: number) =>
     Promise.all(Array.from({ length: count }, (_, id) => example.story(id).innerText()));
 
@@ -111,6 +113,14 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     await thumb("up", 2).click();
     await thumb("down", 3).click();
     await thumb("up", 4).click();
+    for (const [colorScheme, width] of [
+      ["dark", 390],
+      ["light", 1280],
+    ] as const) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      await picture(`before-${colorScheme}-${width}`);
+    }
     await expect.poll(() => button("Train").isEnabled()).toBe(true);
   });
 
@@ -123,6 +133,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     await page.getByRole("progressbar").waitFor();
     expect(await page.title()).toMatch(/^[123] of 3 - /);
     await setHidden(false);
+    await picture("during-light-1280");
     await page.getByText(/This tab was hidden for \d+ s, in which \d updates? (was|were) made/).waitFor();
     await thumb("up", 6).click();
     expect(await thumb("up", 6).getAttribute("aria-pressed")).toBe("true");
@@ -172,40 +183,12 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     session.free();
   });
 
-  test("the trained model is a folder that loads in Node, and its weights load in the page again", async () => {
-    for (const name of await page.locator(".links a").allInnerTexts()) {
-      if (!name.endsWith(".jsonl")) await example.download(name, trained);
-    }
-    const session = await Session.whole(device, trained);
-    const before = await storyTexts(6);
-    await page.getByLabel("Load a model.safetensors again").setInputFiles(join(trained, "model.safetensors"));
-    await ready(0);
-    await page.locator('.story[data-id="11"]').waitFor(); // six more, by the weights that were loaded
-    await ready(0);
-    const prompts = await page.locator(".story b").allInnerTexts();
-    const asked = prompts
-      .slice(0, 6)
-      .reverse()
-      .map((prompt, at) => ({ id: 6 + at, prompt }));
-    const told = await session.tell(asked, 7, 48);
-    const shown = await Promise.all(asked.map(({ id }) => example.story(id).innerText()));
-    const oneLine = (text: string) => text.replace(/\s+/g, " ").trim();
-    expect(shown.map(oneLine)).toEqual(told.map(({ prompt, text }) => oneLine(prompt + text)));
-    expect(await storyTexts(6)).toEqual(before);
-    session.free();
-  });
-
   test.each([
-    ["light", 1280],
-    ["dark", 1280],
-    ["light", 390],
     ["dark", 390],
+    ["light", 390],
+    ["dark", 1280],
+    ["light", 1280],
   ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
-    if ((await page.locator(".value-function").count()) === 0) {
-      await example.choose(choices);
-      await button("Train").click();
-      await ready(3);
-    }
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
     await page.locator(".uplot").first().waitFor();
@@ -235,11 +218,33 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
         .map(({ id, nodes }) => `${id}: ${nodes[0]?.html.slice(0, 120)}`);
     });
     expect(serious).toEqual([]);
-    await page.screenshot({ path: join(pictureFolder(), `browser-${colorScheme}-${width}.png`), fullPage: true });
+    await picture(`after-${colorScheme}-${width}`);
+  });
+
+  test("the trained model is a folder that loads in Node, and its weights load in the page again", async () => {
+    for (const name of await page.locator(".links a").allInnerTexts()) {
+      if (!name.endsWith(".jsonl")) await example.download(name, trained);
+    }
+    const session = await Session.whole(device, trained);
+    const before = await storyTexts(6);
+    await page.getByLabel("Load a model.safetensors again").setInputFiles(join(trained, "model.safetensors"));
+    await ready(0);
+    await page.locator('.story[data-id="11"]').waitFor(); // six more, by the weights that were loaded
+    await ready(0);
+    const prompts = await page.locator(".story b").allInnerTexts();
+    const asked = prompts
+      .slice(0, 6)
+      .reverse()
+      .map((prompt, at) => ({ id: 6 + at, prompt }));
+    const told = await session.tell(asked, 7, 48);
+    const shown = await Promise.all(asked.map(({ id }) => example.story(id).innerText()));
+    const oneLine = (text: string) => text.replace(/\s+/g, " ").trim();
+    expect(shown.map(oneLine)).toEqual(told.map(({ prompt, text }) => oneLine(prompt + text)));
+    expect(await storyTexts(6)).toEqual(before);
+    session.free();
   });
 
   test("a dropped model folder and feedback file give a LoRA adapter, which loads in Node and in the page", async () => {
-    await page.setViewportSize({ width: 1280, height: 900 });
     await example.drop("Your own model", [resolve(stories), feedback]);
     await page.getByText("Feedback: feedback.jsonl").waitFor();
     await page.getByLabel("Rank of the adapter").fill("4");
@@ -273,8 +278,6 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
   });
 
   test("a lost device is named, and the page goes on with another one", async () => {
-    await button("Open it again").click();
-    await ready(0);
     const session = await browser.newBrowserCDPSession();
     await session.send("Browser.crashGpuProcess").catch(() => undefined); // the answer may be lost with it
     await page

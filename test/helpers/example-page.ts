@@ -12,7 +12,7 @@ export class ExamplePage {
 
   /** Until nothing goes on, after so many updates. */
   async ready(updates: number): Promise<void> {
-    const text = new RegExp(`, ${updates} updates, .*Ready\\.`, "s");
+    const text = new RegExp(`, ${updates} updates?, .*Ready\\.`, "s");
     await this.page.getByRole("status").filter({ hasText: text }).waitFor();
   }
 

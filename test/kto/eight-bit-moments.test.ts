@@ -87,7 +87,8 @@ describe("moments of eight bits", () => {
     const trainer = await KtoTrainer.create(outputFolder ? { ...inputs, outputFolder } : inputs);
     try {
       for await (const { step } of trainer) if (step >= stopAfter) break;
-      const { first, coded, bytes } = trainer.update.optimizer.moments;
+      const { moments, momentBytes: bytes } = trainer.update.optimizer;
+      const { first, coded } = moments;
       return {
         weights: await arenaNumbers(policy.weights),
         parameters: policy.layout.parameterCount,

@@ -19,7 +19,7 @@ function bytesOf(path: string): number {
 }
 
 test("beside what users get, a checkout runs with tsx, esbuild and what they join; the rest belongs to test/package.json", () => {
-  const joined = ["commander", "fast-string-width", "is-unicode-supported", "picocolors", "preact", "uplot"];
+  const joined = ["fast-string-width", "is-unicode-supported", "picocolors", "preact", "uplot"];
   expect(Object.keys(json("package.json").devDependencies).sort()).toEqual([...joined, "esbuild", "tsx"].sort());
   expect(json("package.json").workspaces).toEqual(["test", "scripts/swiftshader"]);
   expect(Object.keys(locked)).toEqual(expect.arrayContaining(["test", "scripts/swiftshader"]));

@@ -19,8 +19,8 @@ function api() {
   if (!existsSync(folder)) return [];
   const kinds = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
   return kinds.map(({ name: kind }) => ({
+    // Not to be folded: VitePress's folding heads are buttons in buttons, which screen readers cannot tell apart.
     text: `${kind.charAt(0).toUpperCase()}${kind.slice(1).replaceAll("-", " ")}`,
-    collapsed: true,
     items: readdirSync(join(folder, kind))
       .map((file) => file.replace(/\.md$/, ""))
       .map((name) => ({ text: name, link: `/api/${kind}/${name}` })),

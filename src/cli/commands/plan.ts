@@ -2,10 +2,13 @@
  * `kto plan`: how the time of an update grows with ranks and link. One update is measured here, on one rank; the rest is
  * the model of `src/kto/report/scaling.ts`.
  */
-import type { Device } from "../../engine/gpu/device.ts";
+import { LEAST_CODED, momentBytes } from "../../engine/gpu/moments.ts";
+import { elementCount } from "../../engine/gpu/tensor.ts";
 import { trainedLayout } from "../../engine/model/freezing.ts";
+import { hostSpeed } from "../../engine/ranks/host-speed.ts";
 import { counted, mebibytes } from "../../errors.ts";
 import { type KtoConfig, trainerOptions } from "../../kto/options/kto.ts";
+import { momentFormatOf } from "../../kto/options/training.ts";
 import { linkOf, type RankWork, type ScaledUpdate, scaledUpdate } from "../../kto/report/scaling.ts";
 import { KtoTrainer } from "../../kto/trainer.ts";
 import { type PlanConfig, planDescription } from "../descriptions/plan.ts";
@@ -20,9 +23,14 @@ import { working } from "../terminal/work.ts";
 
 export default command(planDescription, runPlan);
 
+/** Updates between two outer steps in the plan of a run that does not say how many. */
+const USUAL_SYNC_EVERY = 100;
+
 interface Planned {
   readonly training: "full" | "LoRA";
   readonly work: RankWork;
+  /** Bytes of the optimizer's moments, of all parameters. */
+  readonly momentBytes: number;
   readonly updates: readonly ScaledUpdate[];
 }
 
@@ -32,13 +40,16 @@ async function runPlan(config: PlanConfig, output: Output): Promise<void> {
   const counts = rankCounts(config.ranks);
   const planned: Planned[] = [];
   for (const training of trainingsOf(config)) {
-    const measured = await measure({ ...config, use_peft: training === "LoRA" }, output);
-    const work: RankWork = {
-      ...measured,
-      microbatches: config.gradient_accumulation_steps,
-      ranksPerMachine: config.ranks_per_machine,
-    };
-    planned.push({ training, work, updates: counts.map((ranks) => scaledUpdate(ranks, work, link)) });
+    const { momentBytes, ...measured } = await measure({ ...config, use_peft: training === "LoRA" }, output);
+    for (const syncEvery of [undefined, config.sync_every ?? USUAL_SYNC_EVERY]) {
+      const work: RankWork = {
+        ...measured,
+        microbatches: config.gradient_accumulation_steps,
+        ranksPerMachine: config.ranks_per_machine,
+        ...(syncEvery === undefined ? { shardsOptimizer: config.shard_optimizer } : { syncEvery }),
+      };
+      planned.push({ training, work, momentBytes, updates: counts.map((ranks) => scaledUpdate(ranks, work, link)) });
+    }
   }
   if (output.json) output.jsonLine({ link: config.link, ranks_per_machine: config.ranks_per_machine, plans: planned });
   else for (const line of planLines(planned, config)) output.result(line);
@@ -61,43 +72,32 @@ function rankCounts(most: number): number[] {
 async function measure(
   config: KtoConfig,
   output: Output,
-): Promise<Pick<RankWork, "secondsPerUpdate" | "gradientBytes" | "hostBytesPerSecond">> {
+): Promise<
+  Pick<RankWork, "secondsPerUpdate" | "gradientBytes" | "hostBytesPerSecond" | "isSoftware"> &
+    Pick<Planned, "momentBytes">
+> {
   return await withDevice(config, output, async (device) => {
     const { policy, reference } = await loadForTraining(device, config, output);
     const { examples } = await loadTrainingRows({ policy, reference }, config, "pairs", output);
-    const all = policy.adapter?.parameterCount ?? policy.layout.parameterCount;
-    const gradientBytes = 4 * (trainedLayout(policy, config.freeze_parameters)?.parameterCount ?? all);
-    const inputs = { policy, ...(reference ? { reference } : {}), examples, options: trainerOptions.partOf(config) };
+    const { specs, parameterCount } = trainedLayout(policy, config.freeze_parameters) ?? policy.trained.layout;
+    const isCoded = ({ shape }: { readonly shape: readonly number[] }) =>
+      momentFormatOf(config) === "8bit" && elementCount(shape) >= LEAST_CODED;
+    // The ranks' own exchange is computed, not measured.
+    const options = trainerOptions.partOf({ ...config, sync_every: undefined });
+    const inputs = { policy, ...(reference ? { reference } : {}), examples, options };
     const { secondsPerUpdate } = await working(output, "measuring an update", () => KtoTrainer.time(inputs));
-    return { secondsPerUpdate, gradientBytes, hostBytesPerSecond: await hostSpeed(device) };
+    const bytes = { gradientBytes: 4 * parameterCount, momentBytes: momentBytes(specs, isCoded) };
+    const { isSoftware } = device;
+    return { secondsPerUpdate, ...bytes, isSoftware, hostBytesPerSecond: await hostSpeed(device) };
   });
-}
-
-/** Bytes a second of what the host does with a piece of gradients: reads it back, adds another rank's, writes it. */
-async function hostSpeed(device: Device): Promise<number> {
-  const size = 2 ** 20;
-  const tensor = device.allocate("gradients", "piece of gradients", [size]);
-  try {
-    let best = Number.POSITIVE_INFINITY;
-    for (let round = 0; round < 3; round++) {
-      const started = performance.now();
-      const own = await device.download(tensor);
-      const sums = new Float64Array(size);
-      for (let rank = 0; rank < 2; rank++) for (let i = 0; i < size; i++) sums[i] = (sums[i] ?? 0) + (own[i] ?? 0);
-      device.upload(tensor, Float32Array.from(sums));
-      await device.idle();
-      best = Math.min(best, performance.now() - started);
-    }
-    return (4 * size) / (best / 1000);
-  } finally {
-    device.free(tensor);
-  }
 }
 
 /** The table for people. */
 function planLines(planned: readonly Planned[], config: PlanConfig): string[] {
   const rows = config.per_device_train_batch_size * config.gradient_accumulation_steps;
-  const head = ["ranks", "rows of an update", ...planned.map(({ training }) => training)];
+  const nameOf = ({ training, work: { syncEvery } }: Planned) =>
+    syncEvery === undefined ? training : `${training}, sync_every ${syncEvery}`;
+  const head = ["ranks", "rows of an update", ...planned.map(nameOf)];
   const counts = planned[0]?.updates.map(({ ranks }) => ranks) ?? [];
   const table = counts.map((ranks, i) => [
     String(ranks),
@@ -111,10 +111,15 @@ function planLines(planned: readonly Planned[], config: PlanConfig): string[] {
   return [
     `An update of ${counted(rows, "row")} on each rank, over a link of ${config.link} ${config.ranks_per_machine === 1 ? "to each rank" : `to each ${config.ranks_per_machine} ranks`}: its time, and the share of the time in which the ranks compute.`,
     ...lines,
-    ...planned.map(
-      (one) =>
-        `${one.training}: gradients of ${mebibytes(one.work.gradientBytes)}; a rank sends ${mebibytes(one.updates.at(-1)?.bytesSent ?? 0)} an update`,
-    ),
+    ...planned.map((one) => {
+      const sent = one.updates.at(-1)?.bytesSent ?? 0;
+      return `${nameOf(one)}: a rank sends ${mebibytes(sent)} an update`;
+    }),
+    ...planned
+      .filter(({ work }) => work.syncEvery === undefined)
+      .map(({ training, work, momentBytes: bytes }) => {
+        return `${training}: gradients of ${mebibytes(work.gradientBytes)}, optimizer state of ${mebibytes(bytes)}, of which each rank has ${mebibytes(bytes / config.ranks)} with shard_optimizer`;
+      }),
     "The update on one rank was measured on this adapter, all else is computed from it (docs/scale.md).",
   ];
 }

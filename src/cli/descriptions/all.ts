@@ -2,11 +2,11 @@
  * The description of every command by its name, and what is made of descriptions alone: help texts, completions and
  * schemas of configuration files.
  */
-import type { Option } from "commander";
 import * as z from "zod";
 import { configSchema } from "../options/config-schema.ts";
 import type { Description } from "../options/description.ts";
-import { helpOptions } from "../options/help.ts";
+import { helpSections } from "../options/help.ts";
+import type { HelpPage } from "../options/help-page.ts";
 import { type CompletedCommand, completedOptions } from "../shell/completions.ts";
 import { benchDescription } from "./bench.ts";
 import { chatDescription } from "./chat.ts";
@@ -19,6 +19,7 @@ import { exportDescription } from "./export.ts";
 import { generateDescription } from "./generate.ts";
 import { gradcheckDescription } from "./gradcheck.ts";
 import { initDescription } from "./init.ts";
+import { listOfCommands } from "./list-of-commands.ts";
 import { logpsDescription } from "./logps.ts";
 import { mergeDescription } from "./merge.ts";
 import { planDescription } from "./plan.ts";
@@ -45,17 +46,24 @@ export const descriptions = {
   completion: completionDescription,
 } as const;
 
-/** A command's usage, whole command lines and options, as its help text shows them. */
-export function helpOf(name: CommandName): {
-  readonly usage: string;
-  readonly examples: readonly string[];
-  readonly options: readonly Option[];
-} {
+/** What a command's `--help` shows. */
+export function helpOf(name: CommandName): HelpPage {
   const { examples, schema, positional }: Description<unknown> = descriptions[name];
   const isList = positional !== undefined && schema.shape[positional] instanceof z.ZodDefault;
   const word = positional === undefined ? "[--config file]" : isList ? `[${positional} ...]` : `<${positional}>`;
-  const usage = `${word} [options] [name=value ...]`;
-  return { usage, examples, options: helpOptions(schema) };
+  const summary = summaries[name];
+  return {
+    usage: `kto ${name} ${word} [options] [name=value ...]`,
+    description: `${summary[0]?.toUpperCase() ?? ""}${summary.slice(1)}.`,
+    sections: helpSections(schema),
+    end: ["Examples:", ...examples.map((line) => `  ${line}`)].join("\n"),
+  };
+}
+
+/** The pages of all commands, and of `kto` itself, by what helpTopic calls them. */
+export function helpPages(): Readonly<Record<CommandName | "kto", HelpPage>> {
+  const pages = (Object.keys(summaries) as CommandName[]).map((name) => [name, helpOf(name)] as const);
+  return { kto: listOfCommands, ...Object.fromEntries(pages) } as Record<CommandName | "kto", HelpPage>;
 }
 
 /** All that a shell can complete. */

@@ -1,8 +1,8 @@
 /**
  * The spellings of options on a command line: --snake_case, --kebab-case, --name=value, --flag, --no_flag, name=value,
  * and a YAML or JSON file. Later ones win; the file loses against all of them, wherever it stands. Types and ranges are
- * not looked at here, except to tell a flag from an option that takes a value. commander prints the help and picks the
- * command; it cannot read the values, because it loses the order between --name and name=value.
+ * not looked at here, except to tell a flag from an option that takes a value. Libraries for this lose the order between
+ * --name and name=value.
  */
 import { ConfigError } from "../../errors.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";

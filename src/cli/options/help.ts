@@ -1,19 +1,20 @@
-/** Options as the help text shows them; commander prints it. */
-import { Option } from "commander";
+/** Options as the help text shows them. */
 import type * as z from "zod";
 import { type OptionInfo, optionInfos } from "../../kto/options/option.ts";
+import type { HelpSection } from "./help-page.ts";
 
-/** The options as commander's help shows them, grouped. */
-export function helpOptions(schema: z.ZodObject): Option[] {
-  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here override it");
-  const groups = new Map<string, Option[]>();
+/** The options of a command under their headings. */
+export function helpSections(schema: z.ZodObject): HelpSection[] {
+  const sections = new Map<string, [string, string][]>();
+  const add = (group: string, term: string, text: string) => {
+    sections.set(group, [...(sections.get(group) ?? []), [term, text]]);
+  };
   for (const info of optionInfos(schema)) {
-    const help = new Option(`--${info.name} ${placeholder(info)}`.trim(), helpText(info)).helpGroup(
-      `${info.about.group}:`,
-    );
-    groups.set(info.about.group, [...(groups.get(info.about.group) ?? []), help]);
+    add(info.about.group, `--${info.name} ${placeholder(info)}`.trim(), textOf(info));
   }
-  return [...[...groups.values()].flat(), config.helpGroup("Other:")];
+  add("Other", "--config <file>", "options from a YAML or JSON file; those given here override it");
+  add("Other", "-h, --help", "print this help");
+  return [...sections].map(([group, entries]) => ({ heading: `${group}:`, entries }));
 }
 
 /** Short, so that a terminal of 80 columns has room for the description. */
@@ -32,7 +33,7 @@ function placeholder(info: OptionInfo): string {
   return byKind[info.kind];
 }
 
-function helpText(info: OptionInfo): string {
+function textOf(info: OptionInfo): string {
   const notes: string[] = [];
   if (info.required) notes.push("required");
   if (info.kind === "choice") notes.push(info.words.join(" | "));

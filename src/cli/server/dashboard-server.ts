@@ -5,13 +5,21 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { performance } from "node:perf_hooks";
 import type { RunSummary } from "../../dashboard/protocol.ts";
 import { RunFolder, runFolders } from "../../dashboard/run-folder.ts";
 import { errorMessage, FileError } from "../../errors.ts";
+import { filesAtOnce } from "./files-at-once.ts";
 import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
 
 /** Between two looks at the folders while somebody watches. */
 const LOOK_MS = 1000;
+/** The longest that those who watch wait for news, whatever a look takes. */
+const MOST_LOOK_MS = 5000;
+/** So often a look is for new runs too. */
+const SEARCH_MS = 5000;
+/** What a look for those who watch has read is not read again for what they ask at the news. */
+const FRESH_MS = 500;
 /** Open streams of events; a page has one. */
 const MOST_LISTENERS = 200;
 /** By which streams show that they live. */
@@ -23,6 +31,11 @@ export interface DashboardOptions {
   /** 0 for any that is free. */
   readonly port: number;
   readonly page: ReadonlyMap<string, PageFile>;
+  /**
+   * The share of the time that it may be at work while somebody watches: looks are rarer where they take longer, but
+   * never rarer than MOST_LOOK_MS.
+   */
+  readonly workShare?: number;
   readonly onWarning: (sentence: string) => void;
 }
 
@@ -31,11 +44,16 @@ export class DashboardServer {
   readonly #server: Server;
   readonly #runs = new Map<string, RunFolder>();
   readonly #listeners = new Set<ServerResponse>();
-  /** The last answers as text, since many pages ask for the same. */
-  readonly #answers = new Map<string, { readonly version: number; readonly text: Promise<string> }>();
+  /** The answers for a run's state as text, since many pages ask for the same. */
+  readonly #answers = new Map<RunFolder, { readonly version: number; readonly texts: Map<string, Promise<string>> }>();
   #looking: ReturnType<typeof setTimeout> | undefined;
   #beat: ReturnType<typeof setInterval> | undefined;
   #told = "";
+  /** When runs were searched for, and when a look for those who watch had read their files. */
+  #searched = Number.NEGATIVE_INFINITY;
+  #looked = Number.NEGATIVE_INFINITY;
+  /** What this thread had done at the last look. */
+  #work = performance.eventLoopUtilization();
 
   private constructor(options: DashboardOptions) {
     this.#options = options;
@@ -88,7 +106,7 @@ export class DashboardServer {
     for (const [name, value] of Object.entries(PAGE_HEADERS)) response.setHeader(name, value);
     if (!this.#isOwn(request)) return refuse(response, 403, "this address is for pages of its own");
     if (request.method !== "GET") return refuse(response, 405, "there is only GET");
-    const [pathname = ""] = (request.url ?? "").split("?"); // as it was sent: nothing is decoded or resolved
+    const [pathname = "", query = ""] = (request.url ?? "").split("?"); // as it was sent: nothing is decoded or resolved
     const file = this.#options.page.get(pathname);
     if (file !== undefined) {
       response.setHeader("content-type", file.type);
@@ -109,22 +127,28 @@ export class DashboardServer {
     if (run === undefined || ofRun === undefined || (step !== undefined && what !== "examples")) {
       return refuse(response, 404, "there is no such thing");
     }
-    await run.refresh();
-    if (step === undefined) return answerText(response, await this.#known(run, what, ofRun));
+    if (performance.now() - this.#looked > FRESH_MS) await run.refresh();
+    if (step === undefined) return answerText(response, await this.#known(run, what, query, ofRun));
     const line = await run.examples(Number(step));
     if (line === undefined) return refuse(response, 404, "the examples of that update are not logged");
     answer(response, line);
   }
 
   /** What is asked of a run, as text; made once for each state of its files. */
-  #known(run: RunFolder, what: string, ofRun: (run: RunFolder) => unknown): Promise<string> {
+  #known(run: RunFolder, what: string, query: string, ofRun: Answering): Promise<string> {
     const { version } = run;
-    const name = `${run.id} ${what}`;
-    const known = this.#answers.get(name);
-    if (known?.version === version) return known.text;
-    const text = Promise.resolve(ofRun(run)).then((value) => JSON.stringify(value));
-    this.#answers.set(name, { version, text });
-    text.catch(() => this.#answers.delete(name)); // the next request tries again
+    let known = this.#answers.get(run);
+    if (known?.version !== version) {
+      known = { version, texts: new Map() };
+      this.#answers.set(run, known);
+    }
+    const { texts } = known;
+    const name = `${what}?${query}`;
+    const found = texts.get(name);
+    if (found !== undefined) return found;
+    const text = Promise.resolve(ofRun(run, query)).then((value) => JSON.stringify(value));
+    if (texts.size < MOST_ANSWERS) texts.set(name, text);
+    text.catch(() => texts.delete(name)); // the next request tries again
     return text;
   }
 
@@ -150,18 +174,29 @@ export class DashboardServer {
     this.#looking ??= setTimeout(() => this.#lookAgain(), LOOK_MS);
   }
 
+  /** Milliseconds until the next look, by what the last one and the answers behind it took. */
+  #pauseMs(): number {
+    const { workShare = 1 } = this.#options;
+    const now = performance.eventLoopUtilization();
+    const { active } = performance.eventLoopUtilization(now, this.#work);
+    this.#work = now;
+    return Math.min(MOST_LOOK_MS, Math.max(LOOK_MS, active / workShare));
+  }
+
   /** While somebody watches. */
   async #lookAgain(): Promise<void> {
     this.#looking = undefined;
     try {
-      await this.#look();
+      if (performance.now() - this.#searched > SEARCH_MS) await this.#search();
+      await this.#read();
+      this.#looked = performance.now();
       const now = JSON.stringify(this.runs);
       if (now !== this.#told) this.#send(`event: runs\ndata: ${now}\n\n`);
       this.#told = now;
     } catch (error) {
       if (!(error instanceof FileError)) throw error; // a folder that is being removed
     }
-    if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), LOOK_MS);
+    if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), this.#pauseMs());
   }
 
   /** Listeners that take no more are let go: they come again. */
@@ -174,12 +209,21 @@ export class DashboardServer {
 
   /** Looks for runs, and reads what is new of them. */
   async #look(): Promise<void> {
+    await this.#search();
+    await this.#read();
+  }
+
+  async #search(): Promise<void> {
+    this.#searched = performance.now();
     const known = new Set([...this.#runs.values()].map(({ folder }) => folder));
-    for (const folder of await runFolders(this.#options.folders)) {
+    for (const folder of await runFolders(this.#options.folders, filesAtOnce)) {
       if (known.has(folder)) continue;
       const id = `r${this.#runs.size}`;
-      this.#runs.set(id, new RunFolder(id, folder));
+      this.#runs.set(id, new RunFolder(id, folder, filesAtOnce));
     }
+  }
+
+  async #read(): Promise<void> {
     for (const run of this.#runs.values()) {
       try {
         await run.refresh();
@@ -190,9 +234,18 @@ export class DashboardServer {
   }
 }
 
+/** Answers that are kept of one state of a run; pages ask for about as many. */
+const MOST_ANSWERS = 100;
+
+/** @param query what stands behind the question mark */
+type Answering = (run: RunFolder, query: string) => unknown;
+
 /** What a page may ask of a run: a word in place of a path. */
-const OF_RUN: Readonly<Record<string, (run: RunFolder) => unknown>> = {
-  metrics: (run) => run.metrics,
+const OF_RUN: Readonly<Record<string, Answering>> = {
+  metrics: (run, query) => {
+    const [, from, generation] = /^from=(\d{1,15})&generation=(\d{1,15})$/.exec(query) ?? [];
+    return run.metrics(from === undefined ? undefined : { lines: Number(from), generation: Number(generation) });
+  },
   examples: (run) => ({ steps: run.exampleSteps }),
   samples: async (run) => (await run.samples()) ?? { first: 0, last: 0, samples: [] },
   rewards: (run) => run.rewards ?? null,

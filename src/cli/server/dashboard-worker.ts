@@ -16,12 +16,14 @@ export type WorkerAnswer = { readonly address: string } | { readonly fault: stri
 
 /** The training's threads go first. */
 const NICENESS = 10;
+/** Of the time of a core that the page may cost the training, once it is open. */
+const WORK_SHARE = 0.01;
 
 async function begin({ folder, port }: WorkerRequest): Promise<WorkerAnswer> {
   try {
     // On Linux alone this is the thread's own priority, elsewhere the whole process's.
     if (process.platform === "linux") setPriority(NICENESS);
-    const options = { folders: [folder], page: await pageFiles(), onWarning: () => undefined };
+    const options = { folders: [folder], page: await pageFiles(), onWarning: () => undefined, workShare: WORK_SHARE };
     const server = await DashboardServer.start({ ...options, port }).catch((error: unknown) => {
       if (port === 0) throw error;
       return DashboardServer.start({ ...options, port: 0 });

@@ -5,7 +5,7 @@
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
+import { decodeContinuation, loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import type { ExampleLine } from "../../kto/run/example-line.ts";
@@ -88,12 +88,11 @@ export class RowTexts {
 }
 
 function textsOf({ promptIds, completionIds, label }: Example, tokenizer: Tokenizer): Omit<RowLine, "step" | "index"> {
-  const read = (ids: Uint32Array) => {
-    // Rows of token ids may have some that the tokenizer lacks.
-    const known = [...ids].filter((id) => id < tokenizer.vocabSize);
-    return tokenizer.decode(known, { skipSpecialTokens: true });
-  };
-  const [prompt, completion] = [read(promptIds.slice(-MOST_TOKENS)), read(completionIds.slice(0, MOST_TOKENS))];
+  // Rows of token ids may have some that the tokenizer lacks.
+  const known = (ids: Uint32Array) => ids.filter((id) => id < tokenizer.vocabSize);
+  const [before, after] = [known(promptIds.slice(-MOST_TOKENS)), known(completionIds.slice(0, MOST_TOKENS))];
+  const prompt = tokenizer.decode(before, { skipSpecialTokens: true });
+  const completion = decodeContinuation(tokenizer, before, after);
   const [isPromptCut, isCut] = [promptIds.length > MOST_TOKENS, completionIds.length > MOST_TOKENS];
   const end = prompt.slice(-MOST_CHARACTERS);
   const beginning = completion.slice(0, MOST_CHARACTERS);

@@ -1,9 +1,10 @@
-/** The whole page: which runs are shown, how, and what of them. */
+/** The whole page: which runs are shown, and which part of them. */
 import type { ComponentChild } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../protocol.ts";
-import { exampleStepsOf, followRuns, metricsOf } from "./client.ts";
-import { Curves } from "./curves.tsx";
+import { PARTS, type Part, stateOf } from "./asking.ts";
+import { answerOf, followRuns, metricsOf } from "./client.ts";
+import { Curves, type CurveView, FIRST_VIEW, type ViewChange } from "./curves.tsx";
 import { Events } from "./events.tsx";
 import { Configuration } from "./facts.tsx";
 import { RewardSpread } from "./reward-spread.tsx";
@@ -11,37 +12,26 @@ import { Rows } from "./rows.tsx";
 import { Samples } from "./samples.tsx";
 import { Scores } from "./scores.tsx";
 import { COLORS, colorOf, type ShownRun } from "./shown-run.ts";
+import { Tabs } from "./tabs.tsx";
 import { ValueFunction } from "./value-function.tsx";
 
 /** Runs that are shown side by side at most. */
 const MOST_SHOWN = COLORS;
 
-/** The parts of the page, by the names to which its links lead. */
-const PARTS = [
-  ["now", "Now"],
-  ["value-function", "Value function"],
-  ["rewards", "Rewards"],
-  ["rows", "Rows"],
-  ["samples", "Samples"],
-  ["curves", "Curves"],
-  ["configuration", "Configuration"],
-  ["events", "Events"],
-] as const;
+const TABS = (Object.keys(PARTS) as Part[]).map((name) => ({ name, title: PARTS[name].title }));
 
 export function App() {
   const [runs, setRuns] = useState<readonly RunSummary[]>();
   const [isThere, setIsThere] = useState(true);
   const [chosen, setChosen] = useState<readonly string[]>();
-  const [smoothing, setSmoothing] = useState(0);
-  const [isLog, setIsLog] = useState(false);
+  const [view, setView] = useState(FIRST_VIEW);
+  const [part, setPart] = usePart();
   useEffect(() => followRuns(setRuns, setIsThere), []);
   const ids = chosen ?? (runs ? firstChoice(runs) : []);
-  const shown = useRuns(runs ?? [], ids);
+  const shown = useRuns(runs ?? [], ids, part);
   const toggle = (id: string) => {
     setChosen(ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id].slice(-MOST_SHOWN));
   };
-  const each = (part: (one: { readonly shown: ShownRun; readonly isNamed: boolean }) => ComponentChild) =>
-    shown.map((one) => part({ shown: one, isNamed: shown.length > 1 }));
   return (
     <>
       <header>
@@ -66,24 +56,6 @@ export function App() {
             </li>
           ))}
         </ul>
-        <fieldset>
-          <legend>Curves</legend>
-          <label>
-            Smoothing{" "}
-            <input
-              type="range"
-              min="0"
-              max="0.98"
-              step="0.02"
-              value={smoothing}
-              onInput={(event) => setSmoothing(Number(event.currentTarget.value))}
-            />
-          </label>
-          <label>
-            <input type="checkbox" checked={isLog} onChange={(event) => setIsLog(event.currentTarget.checked)} /> Log
-            scale
-          </label>
-        </fieldset>
       </nav>
       <main>
         {shown.map(({ run }) =>
@@ -94,58 +66,83 @@ export function App() {
             </p>
           ) : null,
         )}
-        <nav class="parts" aria-label="Parts of the page">
-          {PARTS.map(([id, name]) => (
-            <a key={id} href={`#${id}`}>
-              {name}
-            </a>
-          ))}
-        </nav>
-        <div id="now">
-          {each((one) => (
-            <Scores key={one.shown.run.id} {...one} />
-          ))}
-        </div>
-        <div id="value-function">
-          {each((one) =>
-            one.shown.exampleSteps.length > 0 ? (
-              <ValueFunction key={one.shown.run.id} {...one} />
-            ) : one.shown.metrics === undefined ? null : (
-              <p key={one.shown.run.id} class="faint">
-                {one.isNamed ? `${one.shown.run.name}: no` : "No"} examples are logged, so there is no value function,
-                no spread of rewards and no rows: supervised fine-tuning has none, --no_log_examples leaves them out,
-                and a run that has just begun has none yet.
-              </p>
-            ),
-          )}
-        </div>
-        <div id="rewards">
-          {each((one) => (
-            <RewardSpread key={one.shown.run.id} {...one} />
-          ))}
-        </div>
-        <div id="rows">
-          {each((one) => (
-            <Rows key={one.shown.run.id} {...one} />
-          ))}
-        </div>
-        <div id="samples">
-          {each((one) => (
-            <Samples key={one.shown.run.id} {...one} />
-          ))}
-        </div>
-        <div id="curves">
-          <Curves shown={shown} smoothing={smoothing} isLog={isLog} />
-        </div>
-        <div id="configuration">{shown.length > 0 ? <Configuration shown={shown} /> : null}</div>
-        <div id="events">
-          {each((one) => (
-            <Events key={one.shown.run.id} {...one} />
-          ))}
-        </div>
+        <Tabs label="Parts of the page" tabs={TABS} chosen={part} onChoose={setPart}>
+          <Shown {...{ part, shown, view, onView: setView }} />
+        </Tabs>
       </main>
     </>
   );
+}
+
+interface ShownProps {
+  readonly part: Part;
+  readonly shown: readonly ShownRun[];
+  readonly view: CurveView;
+  readonly onView: (change: ViewChange) => void;
+}
+
+type OfRun = (one: { readonly shown: ShownRun; readonly isNamed: boolean }) => ComponentChild;
+
+/** The part that was chosen; several runs stand side by side where there is room. */
+function Shown({ part, shown, view, onView }: ShownProps) {
+  const curves = { shown, view, onView };
+  const each = (of: OfRun) => (
+    <div class="side-by-side">{shown.map((one) => of({ shown: one, isNamed: shown.length > 1 }))}</div>
+  );
+  const withExamples = (of: OfRun) =>
+    each((one) => (one.shown.run.examples ? of(one) : <NoExamples key={one.shown.run.id} {...one} />));
+  switch (part) {
+    case "overview":
+      return (
+        <>
+          {each((one) => (
+            <Scores key={one.shown.run.id} {...one} />
+          ))}
+          <Curves {...curves} isBrief />
+        </>
+      );
+    case "value-function":
+      return withExamples((one) => <ValueFunction key={one.shown.run.id} {...one} />);
+    case "rewards":
+      return withExamples((one) => <RewardSpread key={one.shown.run.id} {...one} />);
+    case "rows":
+      return withExamples((one) => <Rows key={one.shown.run.id} {...one} />);
+    case "samples":
+      return each((one) => <Samples key={one.shown.run.id} {...one} />);
+    case "curves":
+      return <Curves {...curves} />;
+    case "configuration":
+      return shown.length > 0 ? <Configuration shown={shown} /> : null;
+    case "events":
+      return each((one) => <Events key={one.shown.run.id} {...one} />);
+  }
+}
+
+/** Says why there is no value function, no spread of rewards, and no row. */
+function NoExamples({ shown: { run }, isNamed }: { readonly shown: ShownRun; readonly isNamed: boolean }) {
+  return (
+    <p class="faint">
+      {isNamed ? `${run.name}: no` : "No"} examples are logged, so there is no value function, no spread of rewards and
+      no rows: supervised fine-tuning has none, --no_log_examples leaves them out, and a run that has just begun has
+      none yet.
+    </p>
+  );
+}
+
+/** The part that is shown, which is in the address too, so that a link or a reload leads to it. */
+function usePart(): [Part, (part: Part) => void] {
+  const named = (): Part => TABS.find(({ name }) => location.hash === `#${name}`)?.name ?? "overview";
+  const [part, setPart] = useState(named);
+  useEffect(() => {
+    const changed = () => setPart(named());
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  const choose = (next: Part) => {
+    history.replaceState(undefined, "", `#${next}`);
+    setPart(next);
+  };
+  return [part, choose];
 }
 
 /** The runs that go on, or else the last one. */
@@ -154,33 +151,46 @@ function firstChoice(runs: readonly RunSummary[]): string[] {
   return (running.length > 0 ? running : runs.slice(-1)).map(({ id }) => id).slice(0, MOST_SHOWN);
 }
 
-/** The chosen runs with their metrics, asked for again where there is news of them. */
-function useRuns(runs: readonly RunSummary[], ids: readonly string[]): ShownRun[] {
-  const [known, setKnown] = useState<ReadonlyMap<string, Pick<ShownRun, "metrics" | "exampleSteps">>>(new Map());
+/** What is known of a run, and of which state of it. */
+interface Known extends Partial<Pick<ShownRun, "metrics" | "exampleSteps">> {
+  readonly metricsState?: string;
+  readonly examplesState?: string;
+}
+
+/** The chosen runs with what the part that is shown needs, asked for where there is news of it. */
+function useRuns(runs: readonly RunSummary[], ids: readonly string[], part: Part): ShownRun[] {
+  const [known, setKnown] = useState<ReadonlyMap<string, Known>>(new Map());
   const wanted = runs.filter(({ id }) => ids.includes(id));
-  const news = wanted.map(({ id, lines, generation }) => `${id} ${lines} ${generation}`).join();
+  const asks: readonly string[] = PARTS[part].asks;
+  const word = (["metrics", "examples"] as const).find((one) => asks.includes(one));
+  const news = wanted.map((run) => `${run.id} ${word && stateOf(word, run)}`).join();
   useEffect(() => {
     const ending = new AbortController();
     const { signal } = ending;
-    for (const { id, lines, generation } of wanted) {
-      const { metrics } = known.get(id) ?? {};
-      if (metrics?.lines === lines && metrics.generation === generation) continue;
-      Promise.all([metricsOf(id, signal), exampleStepsOf(id, signal)]).then(
-        ([found, examples]) => {
-          if (signal.aborted) return;
-          setKnown((before) => new Map(before).set(id, { metrics: found, exampleSteps: examples?.steps ?? [] }));
-        },
-        () => undefined, // the server is away, or there is newer news
-      );
+    const keep = (id: string, found: Known) => {
+      if (!signal.aborted) setKnown((before) => new Map(before).set(id, { ...before.get(id), ...found }));
+    };
+    // The server may be away, or there may be newer news.
+    const failed = () => undefined;
+    for (const run of wanted) {
+      if (word === undefined) break;
+      const [own, state] = [known.get(run.id), stateOf(word, run)];
+      if (word === "metrics" && own?.metricsState !== state) {
+        const found = metricsOf(run.id, own?.metrics, signal);
+        found.then((metrics) => metrics && keep(run.id, { metrics, metricsState: state }), failed);
+      } else if (word === "examples" && own?.examplesState !== state) {
+        const found = answerOf(run, "examples", signal);
+        found.then((answer) => answer && keep(run.id, { exampleSteps: answer.steps, examplesState: state }), failed);
+      }
     }
     return () => ending.abort();
-  }, [news]);
+  }, [news, word]);
   return useMemo(
     () =>
       wanted.map((run) => {
         const { metrics, exampleSteps = [] } = known.get(run.id) ?? {};
         return { run, metrics, exampleSteps, color: colorOf(run.id) };
       }),
-    [news, known, runs],
+    [known, runs, ids.join()],
   );
 }

@@ -11,55 +11,57 @@ import type {
   RunSummary,
   SamplesAnswer,
 } from "../protocol.ts";
+import { metricsPath, stateOf, withNews } from "./asking.ts";
 
 async function get<T>(path: string, signal: AbortSignal): Promise<T | undefined> {
   const response = await fetch(path, { signal });
   return response.ok ? ((await response.json()) as T) : undefined;
 }
 
-export function metricsOf(id: string, signal: AbortSignal): Promise<MetricsAnswer | undefined> {
-  return get(`/api/runs/${id}/metrics`, signal);
-}
-
-export function exampleStepsOf(id: string, signal: AbortSignal): Promise<ExamplesAnswer | undefined> {
-  return get(`/api/runs/${id}/examples`, signal);
-}
-
-export function samplesOf(id: string, signal: AbortSignal): Promise<SamplesAnswer | undefined> {
-  return get(`/api/runs/${id}/samples`, signal);
+/** All metrics of a run, of which only those are sent that are not known. */
+export async function metricsOf(
+  id: string,
+  known: MetricsAnswer | undefined,
+  signal: AbortSignal,
+): Promise<MetricsAnswer | undefined> {
+  const answer = await get<MetricsAnswer>(metricsPath(id, known), signal);
+  if (answer === undefined) return undefined;
+  return withNews(known, answer) ?? (await get<MetricsAnswer>(metricsPath(id, undefined), signal));
 }
 
 export function examplesOf(id: string, step: number, signal: AbortSignal): Promise<ExampleLine | undefined> {
   return get(`/api/runs/${id}/examples/${step}`, signal);
 }
 
-/** What else is asked of a run, by its word in the address. */
+/** What is asked of a run by a word alone. */
 interface Answers {
+  readonly examples: ExamplesAnswer;
   readonly rewards: RewardsAnswer | null;
   readonly rows: RowsAnswer;
+  readonly samples: SamplesAnswer;
   readonly events: EventsAnswer;
   readonly facts: FactsAnswer;
 }
 
-/**
- * What a run answers now; undefined before the first answer.
- *
- * @param news changes where there may be another answer
- */
-export function useAnswer<Word extends keyof Answers>(
-  { id, generation, running }: RunSummary,
+export function answerOf<Word extends keyof Answers>(
+  { id }: RunSummary,
   word: Word,
-  news: number | undefined,
-): Answers[Word] | undefined {
+  signal: AbortSignal,
+): Promise<Answers[Word] | undefined> {
+  return get(`/api/runs/${id}/${word}`, signal);
+}
+
+/** What a run answers now; undefined before the first answer. */
+export function useAnswer<Word extends keyof Answers>(run: RunSummary, word: Word): Answers[Word] | undefined {
   const [found, setFound] = useState<Answers[Word]>();
   useEffect(() => {
     const ending = new AbortController();
-    get<Answers[Word]>(`/api/runs/${id}/${word}`, ending.signal).then(
+    answerOf(run, word, ending.signal).then(
       (answer) => answer !== undefined && setFound(answer),
       () => undefined, // the server is away, or there is newer news
     );
     return () => ending.abort();
-  }, [id, word, generation, running, news]);
+  }, [run.id, word, stateOf(word, run)]);
   return found;
 }
 

@@ -1,225 +1,186 @@
-/** Curves of every metric, one picture for those that belong together; cursor and zoom are common to all of them. */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import uPlot from "uplot";
+/** Curves of every metric, in groups that open and close, one plot for metrics that belong together. */
+import { Plot, type Zoom } from "./plot.tsx";
 import type { ShownRun } from "./shown-run.ts";
-import { colors, useTheme } from "./theme.ts";
-import { compact, smoothed } from "./value-picture.ts";
 
-/** What is shown together, first; every other metric has a picture of its own behind them. */
-const TOGETHER: readonly { readonly title: string; readonly names: readonly string[] }[] = [
+interface Shared {
+  readonly title: string;
+  readonly names: readonly string[];
+}
+
+interface Group {
+  readonly title: string;
+  /** Whether a metric that is in no shared plot belongs here. */
+  readonly takes: (name: string) => boolean;
+  /** Plots of several metrics, or with a title that says more than the name. */
+  readonly shared: readonly Shared[];
+}
+
+const MAIN: readonly Shared[] = [
   { title: "Loss", names: ["loss", "eval_loss"] },
   { title: "Rewards", names: ["rewards/chosen", "rewards/rejected", "rewards/margins", "eval_rewards/margins"] },
-  {
-    title: "Margin of the validation rows, with its 95% interval",
-    names: ["eval_rewards/margins", "eval_rewards/margins/low", "eval_rewards/margins/high"],
-  },
   { title: "Reference point z0, before and after the clamp", names: ["kl", "kl/unclamped"] },
   { title: "Accuracy", names: ["rewards/accuracies", "eval_rewards/accuracies", "mean_token_accuracy"] },
-  { title: "Win rate", names: ["eval_win_rate", "eval_win_rate/low", "eval_win_rate/high"] },
-  {
-    title: "Prompts won, even and lost",
-    names: ["eval_win_rate/wins", "eval_win_rate/ties", "eval_win_rate/losses"],
-  },
-  { title: "Log-probs of completions", names: ["logps/chosen", "logps/rejected"] },
-  { title: "Mean logits", names: ["logits/chosen", "logits/rejected"] },
-  { title: "Saturated rows", names: ["saturated"] },
-  { title: "Tokens per second", names: ["tokens_per_second"] },
-  { title: "Device's share of the update's time", names: ["device_time_share"] },
 ];
-const HEIGHT = 220;
-const DASHES = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
+const GROUPS: readonly Group[] = [
+  {
+    title: "Learning",
+    takes: (name) => ["grad_norm", "learning_rate", "entropy"].includes(name),
+    shared: [
+      ...MAIN,
+      { title: "Log-probs of completions", names: ["logps/chosen", "logps/rejected"] },
+      { title: "Saturated rows", names: ["saturated"] },
+    ],
+  },
+  {
+    title: "Validation",
+    takes: (name) => name.startsWith("eval_"),
+    shared: [
+      {
+        title: "Margin of the validation rows, with its 95% interval",
+        names: ["eval_rewards/margins", "eval_rewards/margins/low", "eval_rewards/margins/high"],
+      },
+      { title: "Win rate", names: ["eval_win_rate", "eval_win_rate/low", "eval_win_rate/high"] },
+      {
+        title: "Prompts won, even and lost",
+        names: ["eval_win_rate/wins", "eval_win_rate/ties", "eval_win_rate/losses"],
+      },
+    ],
+  },
+  {
+    title: "Speed and memory",
+    takes: (name) => name.includes("tokens"),
+    shared: [
+      { title: "Tokens per second", names: ["tokens_per_second"] },
+      { title: "Device's share of the update's time", names: ["device_time_share"] },
+    ],
+  },
+  {
+    title: "Other metrics",
+    takes: () => true,
+    shared: [{ title: "Mean logits", names: ["logits/chosen", "logits/rejected"] }],
+  },
+];
 
-type Zoom = readonly [number, number] | undefined;
+/** How curves are shown; kept while the page shows something else. */
+export interface CurveView {
+  readonly smoothing: number;
+  readonly isLog: boolean;
+  readonly zoom: Zoom;
+  /** Titles of the groups that are open. */
+  readonly open: readonly string[];
+}
+
+export const FIRST_VIEW: CurveView = { smoothing: 0, isLog: false, zoom: undefined, open: ["Learning"] };
+
+/** What becomes of a view; a plot keeps its listeners while the view changes, so they must not hold one. */
+export type ViewChange = (view: CurveView) => CurveView;
 
 interface CurvesProps {
   readonly shown: readonly ShownRun[];
-  readonly smoothing: number;
-  readonly isLog: boolean;
+  readonly view: CurveView;
+  readonly onView: (change: ViewChange) => void;
+  /** Whether only what says most is shown. */
+  readonly isBrief?: boolean;
 }
 
-export function Curves({ shown, smoothing, isLog }: CurvesProps) {
-  const [zoom, setZoom] = useState<Zoom>();
+export function Curves({ shown, view, onView, isBrief = false }: CurvesProps) {
   const names = [...new Set(shown.flatMap(({ metrics }) => Object.keys(metrics?.series ?? {})))];
-  const together = TOGETHER.flatMap(({ title, names: wanted }) => {
-    const present = wanted.filter((name) => names.includes(name));
-    return present.length > 0 ? [{ title, names: present }] : [];
-  });
-  const taken = new Set(TOGETHER.flatMap((group) => group.names));
-  const bytes = names.filter((name) => name.startsWith("bytes/"));
-  const others = names.filter((name) => !taken.has(name) && !bytes.includes(name) && name !== "epoch").sort();
-  const groups = [
-    ...together,
-    ...others.map((name) => ({ title: name, names: [name] })),
-    ...(bytes.length > 0 ? [{ title: "Device memory, bytes", names: bytes }] : []),
-  ];
+  const groups = isBrief ? [{ title: "Main", plots: present(MAIN, names) }] : grouped(names);
+  const plots = (all: readonly Shared[]) => (
+    <div class="curves">
+      {all.map((plot) => (
+        <Plot
+          key={plot.title}
+          {...plot}
+          {...view}
+          shown={shown}
+          onZoom={(zoom) => onView((now) => ({ ...now, zoom }))}
+        />
+      ))}
+    </div>
+  );
   return (
     <section aria-label="Curves">
       <h2>Curves</h2>
-      <p class="faint">
-        On a curve, arrows move the cursor of all curves, + and − zoom, Shift with an arrow moves along, 0 shows all, 1
-        to 9 hide and show a line; or drag over a range, and click twice to show all.
-      </p>
-      <div class="curves">
-        {groups.map((group) => (
-          <Plot key={group.title} {...{ ...group, shown, smoothing, isLog, zoom, onZoom: setZoom }} />
-        ))}
-      </div>
+      <Controls view={view} onView={onView} />
+      {groups.length > 1
+        ? groups.map(({ title, plots: own }) => {
+            const isOpen = view.open.includes(title);
+            const toggle = (opens: boolean) =>
+              onView((now) => {
+                if (now.open.includes(title) === opens) return now;
+                return { ...now, open: opens ? [...now.open, title] : now.open.filter((one) => one !== title) };
+              });
+            return (
+              <details key={title} class="group" open={isOpen} onToggle={(event) => toggle(event.currentTarget.open)}>
+                <summary>
+                  <h3>
+                    {title} ({own.length})
+                  </h3>
+                </summary>
+                {isOpen ? plots(own) : null}
+              </details>
+            );
+          })
+        : groups.map(({ plots: own }) => plots(own))}
     </section>
   );
 }
 
-interface PlotProps extends CurvesProps {
-  readonly title: string;
-  readonly names: readonly string[];
-  readonly zoom: Zoom;
-  readonly onZoom: (zoom: Zoom) => void;
-}
-
-function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps) {
-  const place = useRef<HTMLDivElement>(null);
-  const plot = useRef<uPlot>();
-  const zoomed = useRef<Zoom>();
-  zoomed.current = zoom;
-  const theme = useTheme();
-  const lines = shown.flatMap((one, at) =>
-    names.flatMap((name, which) => {
-      const series = one.metrics?.series[name];
-      return series === undefined ? [] : [{ one, at, name, which, series }];
-    }),
-  );
-  const several = shown.length > 1;
-  // The list of runs comes often, and with it a new rendering; the points of a picture are others only with new metrics.
-  const state = shown.map(({ run, metrics }) => `${run.id} ${metrics?.generation} ${metrics?.lines}`).join();
-  const data = useMemo(
-    () =>
-      uPlot.join(
-        lines.map(({ series }) => [
-          [...series.steps],
-          smoothing > 0 ? smoothed(series.values, smoothing) : [...series.values],
-        ]),
-      ),
-    [state, smoothing, names.join()],
-  );
-  // What a picture is made of; new points alone do not make a new one, so that cursor and zoom stay.
-  const scale: uPlot.Scale = isLog ? logScale(lines.flatMap(({ series }) => series.values)) : {};
-  const { distr } = scale;
-  const kind = JSON.stringify([lines.map(({ one, name }) => [one.run.id, one.run.name, name]), distr, theme, title]);
-  useEffect(() => {
-    if (place.current === null) return;
-    const palette = colors();
-    const colorAt = (one: ShownRun, which: number) =>
-      palette.series[(several ? one.color : which) % palette.series.length] ?? palette.text;
-    const showAll = () => {
-      onZoom(undefined);
-      return null;
-    };
-    const axis = { stroke: palette.text, grid: { stroke: palette.grid, width: 1 }, ticks: { stroke: palette.grid } };
-    const made = new uPlot(
-      {
-        width: place.current.clientWidth,
-        height: HEIGHT,
-        cursor: {
-          sync: { key: "curves" },
-          drag: { x: true, y: false, setScale: false },
-          bind: { dblclick: () => () => showAll() },
-        },
-        scales: {
-          x: { time: false, range: (_, min, max) => [...(zoomed.current ?? [min, max])] as [number, number] },
-          y: scale,
-        },
-        axes: [
-          { ...axis, values: (_, splits) => splits.map(compact) },
-          { ...axis, size: 62, values: (_, splits) => splits.map(compact) },
-        ],
-        legend: { live: true },
-        series: [
-          { label: "update" },
-          ...lines.map(({ one, name, which }) => ({
-            label: several ? `${one.run.name} ${name}` : name,
-            stroke: colorAt(one, which),
-            dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
-            width: 1.5,
-            spanGaps: true,
-            points: { show: name.startsWith("eval_") },
-            value: (_: uPlot, value: number | null) => (value === null ? "–" : value.toPrecision(4)),
-          })),
-        ],
-        bands: lines.flatMap(({ one, name, which }, low) => {
-          const high = lines.findIndex((other) => other.one === one && other.name === name.replace(/low$/, "high"));
-          if (!name.endsWith("/low") || high < 0) return [];
-          return [{ series: [high + 1, low + 1] as [number, number], fill: `${colorAt(one, which)}30` }];
-        }),
-        hooks: {
-          setSelect: [
-            ({ select, posToVal }) => {
-              if (select.width < 3) return;
-              onZoom([posToVal(select.left, "x"), posToVal(select.left + select.width, "x")]);
-              made.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-            },
-          ],
-        },
-      },
-      data,
-      place.current,
-    );
-    plot.current = made;
-    const resized = new ResizeObserver(() => {
-      if (place.current) made.setSize({ width: place.current.clientWidth, height: HEIGHT });
-    });
-    resized.observe(place.current);
-    return () => {
-      resized.disconnect();
-      made.destroy();
-      plot.current = undefined;
-    };
-  }, [kind]);
-  useEffect(() => plot.current?.setData(data), [data, zoom]);
-  const onKeyDown = (event: KeyboardEvent) => {
-    const steps = data[0];
-    const now = plot.current?.cursor.idx ?? steps.length - 1;
-    const [first = 0, last = 1] = zoom ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
-    const middle = steps[now] ?? (first + last) / 2;
-    const around = (share: number): Zoom => [middle - (middle - first) * share, middle + (last - middle) * share];
-    const toLeft = event.key === "ArrowLeft";
-    if (event.shiftKey && zoom && (toLeft || event.key === "ArrowRight")) {
-      const by = ((toLeft ? -1 : 1) * (last - first)) / 4;
-      onZoom([first + by, last + by]);
-    } else if (/^[1-9]$/.test(event.key)) {
-      const line = plot.current?.series[Number(event.key)];
-      if (line !== undefined) plot.current?.setSeries(Number(event.key), { show: line.show === false });
-    } else if (toLeft || event.key === "ArrowRight") {
-      const next = Math.min(steps.length - 1, Math.max(0, now + (toLeft ? -1 : 1)));
-      plot.current?.setCursor({ left: plot.current.valToPos(steps[next] ?? 0, "x"), top: 10 });
-    } else if (event.key === "+") onZoom(around(0.7));
-    else if (event.key === "-") onZoom(around(1.4));
-    else if (event.key === "0" || event.key === "Escape") onZoom(undefined);
-    else return;
-    event.preventDefault();
-  };
-  const help = "arrow keys move the cursor, plus and minus zoom, 0 shows all, 1 to 9 hide and show a line";
+function Controls({ view, onView }: Pick<CurvesProps, "view" | "onView">) {
   return (
-    <figure data-points={data[0].length} data-range={(zoom ?? [data[0][0], data[0].at(-1)]).join(" ")}>
-      <figcaption>{title}</figcaption>
-      <div
-        ref={place}
-        class="plot"
-        role="application"
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: the keys move cursor and zoom
-        tabIndex={0}
-        aria-label={`${title}: ${help}`}
-        onKeyDown={onKeyDown}
-      />
-    </figure>
+    <>
+      <fieldset class="controls">
+        <legend>How curves are drawn</legend>
+        <label>
+          Smoothing{" "}
+          <input
+            type="range"
+            min="0"
+            max="0.98"
+            step="0.02"
+            value={view.smoothing}
+            onInput={({ currentTarget: { value } }) => onView((now) => ({ ...now, smoothing: Number(value) }))}
+          />
+        </label>
+        <label>
+          <input
+            type="checkbox"
+            checked={view.isLog}
+            onChange={({ currentTarget: { checked } }) => onView((now) => ({ ...now, isLog: checked }))}
+          />{" "}
+          Log scale
+        </label>
+      </fieldset>
+      <details>
+        <summary>Keys and mouse</summary>
+        <p class="faint">
+          On a curve, arrows move the cursor of all curves, + and − zoom, Shift with an arrow moves along, 0 shows all,
+          1 to 9 hide and show a line; or drag over a range, and click twice to show all.
+        </p>
+      </details>
+    </>
   );
 }
 
-/**
- * The scale of values that differ in their magnitude: logarithmic or, where some are not above 0, the inverse hyperbolic
- * sine, which is linear around 0 and logarithmic far from it.
- */
-function logScale(values: readonly number[]): uPlot.Scale {
-  const isPositive = values.every((value) => value > 0);
-  if (isPositive) return { distr: 3, log: 10 };
-  const most = values.reduce((highest, value) => Math.max(highest, Math.abs(value)), 0);
-  return { distr: 4, asinh: most > 0 ? most / 100 : 1 };
+/** Of shared plots those that have anything to show. */
+function present(shared: readonly Shared[], names: readonly string[]): Shared[] {
+  return shared.flatMap(({ title, names: wanted }) => {
+    const found = wanted.filter((name) => names.includes(name));
+    return found.length > 0 ? [{ title, names: found }] : [];
+  });
+}
+
+/** The groups that have plots. */
+function grouped(names: readonly string[]): { readonly title: string; readonly plots: readonly Shared[] }[] {
+  const taken = new Set(GROUPS.flatMap(({ shared }) => shared.flatMap((one) => one.names)));
+  const bytes = names.filter((name) => name.startsWith("bytes/"));
+  const others = names.filter((name) => !taken.has(name) && !bytes.includes(name) && name !== "epoch").sort();
+  return GROUPS.flatMap((group) => {
+    const own = others.filter((name) => GROUPS.find(({ takes }) => takes(name)) === group);
+    const plots = [...present(group.shared, names), ...own.map((name) => ({ title: name, names: [name] }))];
+    const hasMemory = group.title === "Speed and memory" && bytes.length > 0;
+    if (hasMemory) plots.push({ title: "Device memory, bytes", names: bytes });
+    return plots.length > 0 ? [{ title: group.title, plots }] : [];
+  });
 }

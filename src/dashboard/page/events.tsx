@@ -4,10 +4,11 @@ import { useAnswer } from "./client.ts";
 import type { ShownRun } from "./shown-run.ts";
 
 export function Events({ shown: { run }, isNamed }: { readonly shown: ShownRun; readonly isNamed: boolean }) {
-  const answer = useAnswer(run, "events", run.events);
+  const answer = useAnswer(run, "events");
   const [onlyWarnings, setOnlyWarnings] = useState(false);
-  if (answer === undefined || answer.count === 0) return null;
   const title = `Events and warnings${isNamed ? ` of ${run.name}` : ""}`;
+  if (answer === undefined) return null;
+  if (answer.count === 0) return <p class="faint">{title}: the run has told of none.</p>;
   const shown = answer.events.filter(({ level }) => !onlyWarnings || level !== "info");
   const left = answer.count - answer.events.length;
   return (

@@ -59,7 +59,7 @@ function Asked({
   readonly shown: ShownRun;
   readonly onFacts: (id: string, facts: RunFacts | undefined) => void;
 }) {
-  const answer = useAnswer(run, "facts", 0);
+  const answer = useAnswer(run, "facts");
   useEffect(() => {
     if (answer !== undefined) onFacts(run.id, answer.facts);
   }, [run.id, answer]);

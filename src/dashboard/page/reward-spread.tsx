@@ -9,14 +9,8 @@ import { compact, ticks } from "./value-picture.ts";
 
 const SIZE = { width: 640, height: 240, left: 72, right: 16, top: 10, bottom: 44 } as const;
 
-export function RewardSpread({
-  shown: { run, exampleSteps },
-  isNamed,
-}: {
-  readonly shown: ShownRun;
-  readonly isNamed: boolean;
-}) {
-  const answer = useAnswer(run, "rewards", exampleSteps.at(-1));
+export function RewardSpread({ shown: { run }, isNamed }: { readonly shown: ShownRun; readonly isNamed: boolean }) {
+  const answer = useAnswer(run, "rewards");
   if (answer === undefined || answer === null) return null;
   const title = `Rewards over the run${isNamed ? ` of ${run.name}` : ""}`;
   return (

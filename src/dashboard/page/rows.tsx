@@ -7,14 +7,8 @@ import type { ShownRun } from "./shown-run.ts";
 const SHOWN = { prompt: 90, completion: 170 } as const;
 const SPARK = { width: 64, height: 18 } as const;
 
-export function Rows({
-  shown: { run, exampleSteps },
-  isNamed,
-}: {
-  readonly shown: ShownRun;
-  readonly isNamed: boolean;
-}) {
-  const answer = useAnswer(run, "rows", exampleSteps.at(-1));
+export function Rows({ shown: { run }, isNamed }: { readonly shown: ShownRun; readonly isNamed: boolean }) {
+  const answer = useAnswer(run, "rows");
   if (answer === undefined || answer.groups.length === 0) return null;
   const title = `Rows that stand out${isNamed ? ` of ${run.name}` : ""}`;
   return (
@@ -23,30 +17,36 @@ export function Rows({
       <p class="faint">
         By the last logged reward of each of {answer.rows} rows, and how it moved since the row was logged first.
       </p>
-      <div class="pair">
-        {answer.groups.map((group) => (
-          <Group key={`${group.kind} ${group.label}`} group={group} />
-        ))}
-      </div>
+      {answer.groups.map((group, at) => (
+        <Group key={`${group.kind} ${group.label}`} group={group} isOpen={at === 0} />
+      ))}
     </section>
   );
 }
 
-function Group({ group: { kind, label, rows } }: { readonly group: RowsAnswer["groups"][number] }) {
+interface GroupProps {
+  readonly group: RowsAnswer["groups"][number];
+  /** At first. */
+  readonly isOpen: boolean;
+}
+
+function Group({ group: { kind, label, rows }, isOpen }: GroupProps) {
   const thumbs = label === undefined ? "" : label ? ", thumbs up" : ", thumbs down";
   const names = { highest: "Highest rewards", lowest: "Lowest rewards", moved: "Moved farthest" };
   return (
-    <div>
-      <h3>
-        {names[kind]}
-        {thumbs}
-      </h3>
+    <details class="group" open={isOpen}>
+      <summary>
+        <h3>
+          {names[kind]}
+          {thumbs}
+        </h3>
+      </summary>
       <ol>
         {rows.map((row) => (
           <Row key={row.index} row={row} />
         ))}
       </ol>
-    </div>
+    </details>
   );
 }
 

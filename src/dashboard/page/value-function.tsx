@@ -19,9 +19,11 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom
   /** undefined follows the last update. */
   const [chosen, setChosen] = useState<number>();
   const at = Math.min(chosen ?? exampleSteps.length - 1, exampleSteps.length - 1);
-  const step = exampleSteps[at] ?? 0;
+  /** undefined before it is known which updates have examples. */
+  const step = exampleSteps[at];
   const [line, setLine] = useState<ExampleLine>();
   useEffect(() => {
+    if (step === undefined) return;
     const ending = new AbortController();
     linesFrom(run.id, step, ending.signal).then(
       (found) => found && setLine(found),
@@ -34,13 +36,13 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom
     <section class="value-function" aria-label={title}>
       <h2>{title}</h2>
       <label class="slider">
-        Update {step}
+        Update {step ?? ""}
         <input
           type="range"
           min="0"
-          max={exampleSteps.length - 1}
-          value={at}
-          aria-valuetext={`update ${step}`}
+          max={Math.max(0, exampleSteps.length - 1)}
+          value={Math.max(0, at)}
+          aria-valuetext={`update ${step ?? ""}`}
           onInput={(event) => {
             const next = Number(event.currentTarget.value);
             setChosen(next === exampleSteps.length - 1 ? undefined : next);
@@ -143,7 +145,8 @@ function Chart({ picture, step }: { readonly picture: Picture; readonly step: nu
         </text>
       ))}
       <line class="reference" x1={x(0)} x2={x(0)} y1={SIZE.top} y2={height - bottom} />
-      <text class="tick" x={x(0) + 6} y={SIZE.top + 12}>
+      {/* Where no curve comes: right of u = 0 both are above their middle. */}
+      <text class="tick" x={x(0) + 6} y={height - bottom - 6}>
         r = z0
       </text>
       <path class="curve up" d={path(curves.desirable)} />

@@ -37,13 +37,12 @@ export class Moments {
   /**
    * Zeroed.
    *
-   * @param layout of the trained parameters, f32
-   * @param leastCoded elements from which on a parameter's moments are coded in "8bit"
+   * @param layout of the trained parameters, or of a rank's parts of them, f32
+   * @param isCoded which moments are kept as codes, by the names in the layout
    * @throws AdapterError when the adapter cannot hold them
    */
-  constructor(device: Device, layout: ParameterLayout, format: MomentFormat, leastCoded = LEAST_CODED) {
+  constructor(device: Device, layout: ParameterLayout, isCoded: (spec: ParameterSpec) => boolean) {
     this.#device = device;
-    const isCoded = ({ shape }: ParameterSpec) => format === "8bit" && elementCount(shape) >= leastCoded;
     const large = layout.specs.filter(isCoded);
     const small =
       large.length === 0
@@ -58,15 +57,6 @@ export class Moments {
     if (large.length === 0) return;
     this.table = this.#buffer("values of codes", 512, "f32");
     device.upload(this.table, Float32Array.of(...dynamicMap(true), ...dynamicMap(false)));
-  }
-
-  /** Bytes of the moments and scales of all parameters, without padding. */
-  get bytes(): number {
-    let bytes = 8 * this.first.layout.parameterCount;
-    for (const { first, scales } of this.coded.values()) {
-      bytes += 8 * elementCount(first.shape) + 4 * elementCount(scales.shape);
-    }
-    return bytes;
   }
 
   #buffer(label: string, size: number, dtype: "u32" | "f32"): Tensor {
@@ -114,10 +104,18 @@ export class Moments {
   }
 }
 
+/** Bytes of the moments and scales of parameters, without padding. */
+export function momentBytes(specs: readonly ParameterSpec[], isCoded: (spec: ParameterSpec) => boolean): number {
+  return specs.reduce((sum, spec) => {
+    const size = elementCount(spec.shape);
+    return sum + (isCoded(spec) ? 2 * codeBytes(size) + scaleBytes(size) : 8 * size);
+  }, 0);
+}
+
 /** Bytes of one moment's codes, in whole words. */
-const codeBytes = (size: number) => 4 * Math.ceil(size / 4);
+export const codeBytes = (size: number) => 4 * Math.ceil(size / 4);
 /** Bytes of the scales of both moments. */
-const scaleBytes = (size: number) => 8 * Math.ceil(size / MOMENT_BLOCK);
+export const scaleBytes = (size: number) => 8 * Math.ceil(size / MOMENT_BLOCK);
 
 /** Parameters in their order whose codes fit into one buffer; one that is larger alone has its own. */
 function groups(specs: readonly ParameterSpec[], maxBytes: number): ParameterSpec[][] {

@@ -1,84 +1,100 @@
 /**
  * The gradients of all ranks added up: every rank's arena is read back, summed in the order of the ranks (`sums.ts`)
- * and written again, bucket by bucket. A bucket may begin as soon as its parameters' gradients are final, while the
- * device computes the others; which buckets there are, and so every bit of the sums, does not depend on when.
+ * and written again, piece by piece. A piece may begin as soon as its parameters' gradients are final, while the device
+ * computes the others; which pieces there are, and so every bit of the sums, does not depend on when.
  */
 import type { Arena } from "../gpu/arena.ts";
-import { byteLength, elementCount, sliceRows, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
+import type { Device } from "../gpu/device.ts";
+import { partWindows } from "../gpu/parts.ts";
+import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
-import { sumInPlace } from "./sums.ts";
+import { type Piece, partsOfRank } from "./pieces.ts";
+import { gatherSlices, Scratch, sumSlice } from "./sums.ts";
 
-/** Bytes from which on finished parameters are sent, and those that are read back at once: latency is small then. */
-const BUCKET_BYTES = 2 ** 24;
 /** Bytes that may wait on the host while the device computes on. */
 const MOST_WAITING = 2 ** 28;
 
-/** Windows of the arena that are read back together. */
-interface Piece {
-  readonly windows: readonly Tensor[];
+/** What becomes of one piece, for whoever measures; milliseconds of `performance.now()`. */
+export interface PieceTimes {
   readonly bytes: number;
+  /** When it may begin, when its numbers are on the host, and when the sums are on their way to the device. */
+  readonly begun: number;
+  readonly read: number;
+  readonly summed: number;
 }
 
 export class ArenaSum {
   readonly #ranks: Communicator;
   readonly #arena: Arena;
-  /** By the stage after which they are final; a stage may have none of its own. */
-  readonly #buckets: readonly (readonly Piece[])[];
+  readonly #pieces: readonly (readonly Piece[])[];
+  readonly #scatters: boolean;
+  readonly #scratch = new Scratch();
   #begun = 0;
   #waiting = 0;
   #work: Promise<void> = Promise.resolve();
+  /** Told of every piece that is done; nothing by default. */
+  onPiece: ((times: PieceTimes) => void) | undefined;
 
   /**
-   * @param stages the names of the arena's parameters, as their gradients become final one stage after another; the
-   * same on every rank
+   * @param pieces by the stage after which they are final, see `piecesOfStages`
+   * @param options.scatters whether a rank needs the sums of its own slices alone; the others keep its own numbers
    */
   constructor(
     ranks: Communicator,
     arena: Arena,
-    stages: readonly (readonly string[])[],
-    { bucketBytes = BUCKET_BYTES }: { readonly bucketBytes?: number } = {},
+    pieces: readonly (readonly Piece[])[],
+    { scatters = false }: { readonly scatters?: boolean } = {},
   ) {
     this.#ranks = ranks;
     this.#arena = arena;
-    this.#buckets = bucketsOf(arena, stages, bucketBytes);
+    this.#pieces = pieces;
+    this.#scatters = scatters;
   }
 
-  /** Whether a bucket begins after this stage, so that it is worth a mark in a program. */
+  /** Whether a piece begins after this stage, so that it is worth a mark in a program. */
   begins(stage: number): boolean {
-    return (this.#buckets[stage]?.length ?? 0) > 0;
+    return (this.#pieces[stage]?.length ?? 0) > 0;
   }
 
   /** Begins the sums of what is final after this stage of the work submitted so far; of every stage in turn. */
   finished(stage: number): void {
     for (; this.#begun <= stage; this.#begun++) {
-      for (const piece of this.#buckets[this.#begun] ?? []) this.#begin(piece);
+      for (const piece of this.#pieces[this.#begun] ?? []) this.#begin(piece);
     }
   }
 
   #begin(piece: Piece): void {
     const { device } = this.#arena;
-    const read = () => device.downloadAll(piece.windows);
+    const windows = partWindows(this.#arena, piece.parts);
+    const bytes = 4 * piece.elements;
+    const begun = performance.now();
+    const read = async () => {
+      const numbers = new Float32Array(await device.downloadAll(windows));
+      return { numbers, at: performance.now() };
+    };
     // Read behind the work submitted so far, or, where much waits already, when its turn has come.
-    const early = this.#waiting + piece.bytes <= MOST_WAITING ? read() : undefined;
+    const early = this.#waiting + bytes <= MOST_WAITING ? read() : undefined;
     early?.catch(() => undefined); // it is awaited below, perhaps after an earlier piece has failed
-    this.#waiting += piece.bytes;
+    this.#waiting += bytes;
     this.#work = this.#work.then(async () => {
-      const numbers = new Float32Array(await (early ?? read()));
-      await sumInPlace(this.#ranks, numbers);
-      let from = 0;
-      for (const window of piece.windows) {
-        const size = elementCount(window.shape);
-        device.upload(window, numbers.subarray(from, from + size));
-        from += size;
+      const { numbers, at } = await (early ?? read());
+      const scratch = this.#scratch;
+      const sums = scratch.rounded(await sumSlice(this.#ranks, numbers, piece.cuts, scratch));
+      if (this.#scatters) {
+        uploadAll(device, windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
+      } else {
+        await gatherSlices(this.#ranks, sums, piece.cuts, numbers, scratch);
+        uploadAll(device, windows, numbers);
       }
-      this.#waiting -= piece.bytes;
+      this.#waiting -= bytes;
+      this.onPiece?.({ bytes, begun, read: at, summed: performance.now() });
     });
     this.#work.catch(() => undefined); // `end` throws it
   }
 
   /** Sums what is left; done once every rank's arena holds the sums. The next sum begins at the first stage again. */
   async end(): Promise<void> {
-    this.finished(this.#buckets.length - 1);
+    this.finished(this.#pieces.length - 1);
     const work = this.#work;
     this.#begun = 0;
     this.#waiting = 0;
@@ -87,50 +103,37 @@ export class ArenaSum {
   }
 }
 
-/** Small stages wait for the next ones, so that a bucket is worth its latency. */
-function bucketsOf(arena: Arena, stages: readonly (readonly string[])[], bucketBytes: number): Piece[][] {
-  let names: string[] = [];
-  return stages.map((stage, index) => {
-    names.push(...stage);
-    const windows = neighbours(arena, names);
-    const bytes = windows.reduce((sum, window) => sum + byteLength(window), 0);
-    if (bytes === 0 || (bytes < bucketBytes && index < stages.length - 1)) return [];
-    names = [];
-    return piecesOf(windows, bucketBytes);
-  });
+/** Gives every rank the numbers that each rank has of its own slices of an arena. @param scratch see `Scratch` */
+export async function gatherArena(
+  ranks: Communicator,
+  arena: Arena,
+  pieces: readonly Piece[],
+  scratch = new Scratch(),
+): Promise<void> {
+  const { device } = arena;
+  const read = (piece: Piece | undefined) => piece && device.downloadAll(windowsOfRank(arena, piece, ranks.rank));
+  let next = read(pieces[0]);
+  for (const [index, piece] of pieces.entries()) {
+    const own = new Float32Array((await next) ?? new ArrayBuffer(0));
+    next = read(pieces[index + 1]);
+    next?.catch(() => undefined); // it is awaited in the next round, if there is one
+    const all = scratch.f32("all", piece.elements);
+    await gatherSlices(ranks, own, piece.cuts, all, scratch);
+    uploadAll(device, partWindows(arena, piece.parts), all);
+  }
 }
 
-/** The windows of parameters, those that lie beside each other as one; with the padding between them. */
-function neighbours(arena: Arena, names: readonly string[]): Tensor[] {
-  const places = names.map((name) => ({ ...arena.layout.place(name), size: 0 }));
-  for (const place of places) {
-    const step = WINDOW_ALIGNMENT / 4;
-    place.size = Math.ceil(elementCount(place.spec.shape) / step) * step;
-  }
-  places.sort((a, b) => a.segment - b.segment || a.offset - b.offset);
-  const merged: { segment: number; offset: number; size: number }[] = [];
-  for (const { segment, offset, size } of places) {
-    const last = merged.at(-1);
-    if (last?.segment === segment && last.offset + last.size === offset) last.size += size;
-    else merged.push({ segment, offset, size });
-  }
-  return merged.map(({ size, ...place }) => arena.at(place, [size]));
+/** The windows of a rank's slice of a piece. */
+export function windowsOfRank(arena: Arena, piece: Piece, rank: number): Tensor[] {
+  return partWindows(arena, partsOfRank(piece, rank));
 }
 
-/** Windows in groups of at most so many bytes; a larger one is cut. */
-function piecesOf(windows: readonly Tensor[], most: number): Piece[] {
-  const pieces: { windows: Tensor[]; bytes: number }[] = [];
-  const rows = Math.max(1, Math.floor(most / WINDOW_ALIGNMENT)) * (WINDOW_ALIGNMENT / 4);
+/** Uploads numbers that lie one behind the other into windows. */
+export function uploadAll(device: Device, windows: readonly Tensor[], numbers: Float32Array<ArrayBuffer>): void {
+  let from = 0;
   for (const window of windows) {
     const size = elementCount(window.shape);
-    for (let from = 0; from < size; from += rows) {
-      const part = sliceRows(window, from, Math.min(rows, size - from));
-      const last = pieces.at(-1);
-      if (last && last.bytes + byteLength(part) <= most) {
-        last.windows.push(part);
-        last.bytes += byteLength(part);
-      } else pieces.push({ windows: [part], bytes: byteLength(part) });
-    }
+    device.upload(window, numbers.subarray(from, from + size));
+    from += size;
   }
-  return pieces;
 }

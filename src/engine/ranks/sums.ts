@@ -45,16 +45,90 @@ export async function sumInPlace(ranks: Communicator, numbers: Float32Array<Arra
 }
 
 async function sumPiece(ranks: Communicator, numbers: Float32Array<ArrayBuffer>): Promise<void> {
-  const { size } = ranks;
-  const slice = Math.ceil(numbers.length / size);
-  const given = new Float32Array(size * slice);
-  given.set(numbers);
-  const received = new Float32Array(size * slice);
+  const slice = Math.ceil(numbers.length / ranks.size);
+  const cuts = Array.from({ length: ranks.size + 1 }, (_, rank) => Math.min(rank * slice, numbers.length));
+  const scratch = new Scratch();
+  await gatherSlices(ranks, scratch.rounded(await sumSlice(ranks, numbers, cuts, scratch)), cuts, numbers, scratch);
+}
+
+/**
+ * Memory on the host that one exchange after another uses: the first touch of fresh pages takes ten times as long as
+ * what is computed in them. What it gives holds anything, and is another's at the next call of the same name.
+ */
+export class Scratch {
+  readonly #buffers = new Map<string, ArrayBuffer>();
+
+  #buffer(name: string, bytes: number): ArrayBuffer {
+    let buffer = this.#buffers.get(name);
+    if (buffer === undefined || buffer.byteLength < bytes) {
+      buffer = new ArrayBuffer(bytes);
+      this.#buffers.set(name, buffer);
+    }
+    return buffer;
+  }
+
+  f32(name: string, length: number): Float32Array<ArrayBuffer> {
+    return new Float32Array(this.#buffer(name, 4 * length), 0, length);
+  }
+
+  f64(name: string, length: number): Float64Array<ArrayBuffer> {
+    return new Float64Array(this.#buffer(name, 8 * length), 0, length);
+  }
+
+  /** Numbers as f32. */
+  rounded(numbers: Float64Array): Float32Array<ArrayBuffer> {
+    const values = this.f32("rounded", numbers.length);
+    for (let i = 0; i < values.length; i++) values[i] = numbers[i] ?? Number.NaN;
+    return values;
+  }
+}
+
+const longest = (cuts: readonly number[]) =>
+  cuts.slice(1).reduce((most, end, rank) => Math.max(most, end - (cuts[rank] ?? 0)), 0);
+
+/**
+ * This rank's slice of the sums over all ranks, in the order of ranks and in float64: the half of `sumInPlace` in which
+ * sums are made (reduce-scatter).
+ *
+ * @param numbers as many on every rank
+ * @param cuts rank r has the slice [cuts[r], cuts[r + 1]); size + 1 of them, the same on every rank
+ * @param scratch has the result, until it is used again
+ */
+export async function sumSlice(
+  ranks: Communicator,
+  numbers: Float32Array<ArrayBuffer>,
+  cuts: readonly number[],
+  scratch: Scratch,
+): Promise<Float64Array<ArrayBuffer>> {
+  const { size, rank: own } = ranks;
+  const length = longest(cuts);
+  const given = scratch.f32("given", size * length);
+  for (let rank = 0; rank < size; rank++) given.set(numbers.subarray(cuts[rank], cuts[rank + 1]), rank * length);
+  const received = scratch.f32("received", size * length);
   await ranks.allToAll(bytesOf(given), bytesOf(received));
-  const sums = new Float64Array(slice);
-  for (let rank = 0; rank < size; rank++) addTo(sums, received.subarray(rank * slice, (rank + 1) * slice));
-  await ranks.allGather(bytesOf(Float32Array.from(sums)), bytesOf(given));
-  numbers.set(given.subarray(0, numbers.length));
+  const sums = scratch.f64("sums", (cuts[own + 1] ?? 0) - (cuts[own] ?? 0)).fill(0);
+  for (let rank = 0; rank < size; rank++) addTo(sums, received.subarray(rank * length, (rank + 1) * length));
+  return sums;
+}
+
+/** Fills `all` on every rank with the slices of all: the other half. @param cuts see `sumSlice` */
+export async function gatherSlices(
+  ranks: Communicator,
+  own: Float32Array<ArrayBuffer>,
+  cuts: readonly number[],
+  all: Float32Array<ArrayBuffer>,
+  scratch: Scratch,
+): Promise<void> {
+  const { size } = ranks;
+  const length = longest(cuts);
+  const given = scratch.f32("given", length);
+  given.set(own);
+  const received = scratch.f32("received", size * length);
+  await ranks.allGather(bytesOf(given), bytesOf(received));
+  for (let rank = 0; rank < size; rank++) {
+    const [first = 0, end = 0] = [cuts[rank], cuts[rank + 1]];
+    all.set(received.subarray(rank * length, rank * length + end - first), first);
+  }
 }
 
 /** The bytes of every rank in their order, of any lengths. */

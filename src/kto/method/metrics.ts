@@ -36,6 +36,8 @@ export interface WindowFacts {
   readonly tokensPerSecond: number;
   /** The device's share of the time of the window's last update; undefined where it is not known. */
   readonly deviceTimeShare: number | undefined;
+  /** The norm of the mean change of the window's last outer step; undefined where it had none. */
+  readonly outerNorm: number | undefined;
   /** Device memory in bytes, by category. */
   readonly memory: Readonly<Record<string, number>>;
   /** undefined for a run of one rank. */
@@ -124,6 +126,7 @@ export function windowMetrics({ loss, ...rest }: Metrics, state: Float32Array, f
     ...(loss === undefined ? {} : { loss }),
     grad_norm: state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN,
     learning_rate: facts.learningRate,
+    ...(facts.outerNorm === undefined ? {} : { outer_grad_norm: facts.outerNorm }),
     ...rest,
   };
   metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;

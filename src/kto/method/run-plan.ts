@@ -40,58 +40,58 @@ export class RunPlan extends Microbatches {
    * Examples, 0 or 1, that an epoch leaves out because they would stand alone on their ring; another one each epoch.
    */
   readonly rowsLeftOut: number;
-  #epoch: { number: number; updates: number[][][] } | undefined;
+  /** Those that train together. */
+  readonly ranks: Rank;
+  /** Whether each rank has whole microbatches of its own, not its part of those of all. */
+  readonly isLocal: boolean;
+  #epoch: { number: number; rings: number[][]; updates: number[][][] } | undefined;
 
+  /** @param isLocal whether each rank trains on rings of its own, see `LocalUpdates` */
   constructor(
     examples: readonly BatchExample[],
     batchOptions: BatchOptions,
     options: PlanOptions,
     scope: ReferencePointScope = "microbatch",
-    rank: Rank = ONLY_RANK,
+    ranks: Rank = ONLY_RANK,
+    isLocal = false,
   ) {
-    super(examples, batchOptions, scope, rank);
+    super(examples, batchOptions, scope, isLocal ? ONLY_RANK : ranks);
     this.options = options;
-    const first = this.#updates(0);
-    this.rowsLeftOut = rowsLeftOut(examples.length, first.flat());
-    this.stepsPerEpoch = first.length;
+    this.ranks = ranks;
+    this.isLocal = isLocal;
+    const first = this.#epochOf(0);
+    this.rowsLeftOut = rowsLeftOut(examples.length, first.rings);
+    this.stepsPerEpoch = first.updates.length;
     this.totalSteps =
       options.max_steps > 0 ? options.max_steps : Math.ceil(options.num_train_epochs * this.stepsPerEpoch);
   }
 
-  /** Rows of a microbatch of all ranks at most. */
-  get #microbatchRows(): number {
-    return this.options.per_device_train_batch_size * this.rank.size;
-  }
-
-  /** Rows of an update at most, of all ranks. */
-  get updateRows(): number {
-    return this.#microbatchRows * this.options.gradient_accumulation_steps;
-  }
-
-  /** The microbatches of each update of an epoch. */
-  #updates(epoch: number): number[][][] {
-    if (this.#epoch?.number !== epoch) {
-      const { gradient_accumulation_steps: accumulation } = this.options;
-      const size = this.#microbatchRows;
-      const seed = this.options.data_seed ?? this.options.seed;
-      const rings = epochSchedule(this.examples, {
-        batchSize: this.scope === "step" ? this.updateRows : size,
-        ...{ seed, epoch, ...samplingOf(this.options), mismatched: this.batchOptions.mismatched },
-      });
-      const updates =
-        this.scope === "step"
-          ? rings.map((ring) => microbatchesOf(ring, size))
-          : Array.from({ length: Math.ceil(rings.length / accumulation) }, (_, update) =>
-              rings.slice(update * accumulation, (update + 1) * accumulation),
-            );
-      this.#epoch = { number: epoch, updates };
-    }
-    return this.#epoch.updates;
+  /** The rings of an epoch, and the microbatches of each of its updates: of all ranks, or this rank's own. */
+  #epochOf(epoch: number): { readonly rings: number[][]; readonly updates: number[][][] } {
+    if (this.#epoch?.number === epoch) return this.#epoch;
+    const { per_device_train_batch_size, gradient_accumulation_steps: accumulation } = this.options;
+    // Rows of a microbatch of all ranks, and rings of one rank in an update.
+    const size = per_device_train_batch_size * this.rank.size;
+    const ringsOfRank = this.scope === "step" ? 1 : accumulation;
+    const seed = this.options.data_seed ?? this.options.seed;
+    const rings = epochSchedule(this.examples, {
+      batchSize: this.scope === "step" ? size * accumulation : size,
+      ...{ seed, epoch, ...samplingOf(this.options), mismatched: this.batchOptions.mismatched },
+    });
+    const dealt = this.isLocal ? this.ranks.size : 1;
+    const perUpdate = ringsOfRank * dealt;
+    const updates = Array.from({ length: Math.ceil(rings.length / perUpdate) }, (_, update) => {
+      const all = rings.slice(update * perUpdate, (update + 1) * perUpdate);
+      const own = this.isLocal ? all.filter((_, i) => i % dealt === this.ranks.rank) : all;
+      return this.scope === "step" ? own.flatMap((ring) => microbatchesOf(ring, size)) : own;
+    });
+    this.#epoch = { number: epoch, rings, updates };
+    return this.#epoch;
   }
 
   override rows(step: number): number[][] {
     if (step >= this.totalSteps) return [];
-    return this.#updates(Math.floor(step / this.stepsPerEpoch))[step % this.stepsPerEpoch] ?? [];
+    return this.#epochOf(Math.floor(step / this.stepsPerEpoch)).updates[step % this.stepsPerEpoch] ?? [];
   }
 
   /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */

@@ -4,7 +4,7 @@
  * Which rows come when is not decided here.
  */
 
-import type { Arena, ParameterLayout } from "../../engine/gpu/arena.ts";
+import type { ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
@@ -23,9 +23,12 @@ import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
-import { ArenaSum } from "../../engine/ranks/arena-sum.ts";
+import { ArenaSum, gatherArena } from "../../engine/ranks/arena-sum.ts";
 import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
-import { sumOverRanks } from "../../engine/ranks/sums.ts";
+import { OnRequest } from "../../engine/ranks/on-request.ts";
+import { type Piece, partsOfRank, piecesOfStages } from "../../engine/ranks/pieces.ts";
+import { SharedMoments } from "../../engine/ranks/shared-moments.ts";
+import { Scratch, sumOverRanks } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
 import { KtoOnDevice } from "./kto-on-device.ts";
@@ -70,8 +73,12 @@ export interface UpdateOptions {
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
   /** Those that share the update, of which this computes its part of each microbatch; default it is alone. */
   readonly ranks?: Communicator | undefined;
-  /** Bytes of gradients that ranks sum at once; default that of `ArenaSum`. */
-  readonly bucketBytes?: number | undefined;
+  /** Those that update by themselves at the same time, whose metric sums are put together; without `ranks`. */
+  readonly localRanks?: Communicator | undefined;
+  /** Whether each rank keeps the moments of its share of the parameters alone, and updates that; default false. */
+  readonly shardOptimizer?: boolean | undefined;
+  /** Bytes of gradients that ranks sum at once; default `PIECE_BYTES`. */
+  readonly pieceBytes?: number | undefined;
 }
 
 /** What is wanted of an update beside its gradients. */
@@ -120,8 +127,16 @@ export class Update {
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
   readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
   readonly #ranks: Communicator;
+  readonly #localRanks: Communicator | undefined;
   /** The sum of all ranks' gradients; undefined where there is one rank. */
-  readonly #gradientSum: ArenaSum | undefined;
+  readonly gradientSum: ArenaSum | undefined;
+  /** How the trained parameters are divided among the ranks, where each updates its own. */
+  readonly #shards: readonly Piece[] | undefined;
+  readonly #scratch = new Scratch();
+  /** What rank 0 asks of the others while it saves. */
+  readonly requests: OnRequest;
+  /** The moments of all ranks; undefined where this one has all of them. */
+  readonly sharedMoments: SharedMoments | undefined;
 
   constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
@@ -162,13 +177,25 @@ export class Update {
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) model?.makePositionTables(positions);
     this.objective = createObjective(options, this.device);
-    this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
-    this.#ranks = options.ranks ?? ALONE;
-    if (this.#optimizer === undefined || this.#ranks.size === 1) return;
+    const ranks = options.ranks ?? ALONE;
+    this.#ranks = ranks;
+    this.#localRanks = options.localRanks;
+    this.requests = new OnRequest(ranks);
+    const pieces: Piece[][] = [];
+    const shards = ranks.size > 1 && options.shardOptimizer === true;
+    const divide = (layout: ParameterLayout) => {
+      pieces.push(...piecesOfStages(layout, gradientStages(layout, policy), ranks.size, options.pieceBytes));
+      return pieces.flat().flatMap((piece) => partsOfRank(piece, ranks.rank));
+    };
+    this.#optimizer =
+      options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained, shards ? divide : undefined);
+    if (this.#optimizer === undefined || ranks.size === 1) return;
     const { gradients } = this.#optimizer;
-    const stages = gradientStages(gradients, policy);
-    const { bucketBytes } = options;
-    this.#gradientSum = new ArenaSum(this.#ranks, gradients, stages, bucketBytes === undefined ? {} : { bucketBytes });
+    if (!shards) divide(gradients.layout);
+    this.gradientSum = new ArenaSum(ranks, gradients, pieces, { scatters: shards });
+    if (!shards) return;
+    this.#shards = pieces.flat();
+    this.sharedMoments = new SharedMoments(ranks, this.#optimizer, this.#shards, this.requests);
   }
 
   get optimizer(): AdamW {
@@ -261,9 +288,9 @@ export class Update {
       }
       start += batch.size;
     }
-    if (this.#gradientSum === undefined) return;
-    await this.#gradientSum.end();
-    await this.#sumMetrics();
+    if (this.gradientSum === undefined) return;
+    await this.gradientSum.end();
+    await this.#sumMetrics(this.#ranks);
   }
 
   get #dealt(): boolean {
@@ -273,19 +300,23 @@ export class Update {
   /** The reference point is taken over the pairs of all ranks: the sum and the number of theirs. */
   async #sumPairs(): Promise<void> {
     const { pairSum } = this.objective;
-    if (!this.#dealt || pairSum === undefined) return;
-    const own = Float64Array.from(await this.device.download(pairSum));
-    this.device.upload(pairSum, Float32Array.from(await sumOverRanks(this.#ranks, own)));
+    if (this.#dealt && pairSum !== undefined) await this.#sumOnDevice(pairSum);
+  }
+
+  /** Replaces a few numbers of the device by their sums over all ranks. */
+  async #sumOnDevice(tensor: Tensor): Promise<void> {
+    const own = Float64Array.from(await this.device.download(tensor));
+    this.device.upload(tensor, Float32Array.from(await sumOverRanks(this.#ranks, own)));
   }
 
   /**
    * Rank 0 goes on with the metric sums of all and the others from zero, so that a checkpoint of rank 0's is the same
    * whatever the number of ranks.
    */
-  async #sumMetrics(): Promise<void> {
+  async #sumMetrics(ranks: Communicator): Promise<void> {
     const { metrics } = this.objective;
-    const sums = await sumOverRanks(this.#ranks, Float64Array.from(await this.device.download(metrics)));
-    this.device.upload(metrics, this.#ranks.rank === 0 ? Float32Array.from(sums) : new Float32Array(sums.length));
+    const sums = await sumOverRanks(ranks, Float64Array.from(await this.device.download(metrics)));
+    this.device.upload(metrics, ranks.rank === 0 ? Float32Array.from(sums) : new Float32Array(sums.length));
   }
 
   /**
@@ -300,7 +331,8 @@ export class Update {
   }
 
   /**
-   * One update from these microbatches. Returns as soon as the work is submitted.
+   * One update from these microbatches. Returns as soon as the work is submitted, or, where each rank updates its share,
+   * once every rank has all weights.
    *
    * @param update its number, counted from 0
    * @param wanted for an update that is logged, the sums over tokens and `deviceTimeShare` among it; the update is the
@@ -309,8 +341,22 @@ export class Update {
   async run(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted = {}): Promise<void> {
     this.#loggedSince = wanted.tokens ? performance.now() : undefined;
     this.#timer.restart();
+    // Where ranks update by themselves, the last rows of an epoch may not suffice for all of them.
+    if (batches.length > 0) await this.#updateFrom(batches, learningRate, update, wanted);
+    if (this.#localRanks && this.#localRanks.size > 1) await this.#sumMetrics(this.#localRanks);
+  }
+
+  async #updateFrom(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted): Promise<void> {
     await this.gradients(batches, learningRate, update, wanted);
-    this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
+    const shards = this.#shards;
+    if (shards === undefined) {
+      this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
+      return;
+    }
+    this.#submit(await this.#program("squares", (program) => this.optimizer.recordSquares(program)));
+    await this.#sumOnDevice(this.optimizer.normPartials);
+    this.#submit(await this.#program("update", (program) => this.optimizer.recordStepByNorm(program)));
+    await gatherArena(this.#ranks, this.policy.trained, shards, this.#scratch);
   }
 
   /**
@@ -325,7 +371,7 @@ export class Update {
 
   /** @param isLast whether nothing adds to the gradients after it, so that their sum may begin while it runs */
   #submit(program: Program, isLast = false): void {
-    const sum = isLast ? this.#gradientSum : undefined;
+    const sum = isLast ? this.gradientSum : undefined;
     const timer = this.#loggedSince === undefined ? undefined : this.#timer;
     program.run(timer, sum && ((stage) => sum.finished(stage)));
   }
@@ -379,7 +425,7 @@ export class Update {
       throw new Error("reference log-probabilities come with a microbatch where they are cached, and only there");
     }
     const { objective } = this;
-    const sum = this.#gradientSum;
+    const sum = this.gradientSum;
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const parts = PARTS[kind];
       if (parts.forward) {
@@ -473,7 +519,7 @@ export class Update {
  * The trained parameters by when their gradients are final in a backward pass: those of the last layer first, those of
  * no layer at the end. An adapter's are few, and its frozen parts are cleared at the end.
  */
-function gradientStages({ layout }: Arena, { config, adapter }: Model): string[][] {
+function gradientStages(layout: ParameterLayout, { config, adapter }: Model): string[][] {
   const stages = Array.from({ length: config.layers + 1 }, (): string[] => []);
   for (const { name } of layout.specs) {
     const layer = adapter ? undefined : layerOf(name);

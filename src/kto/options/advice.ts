@@ -50,9 +50,11 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     );
   }
   advice.push(...rateAdvice(config, facts, [5e-7, 5e-6]));
-  const microbatch = config.per_device_train_batch_size * (facts.ranks ?? 1);
+  // Ranks that update by themselves have reference points of their own.
+  const ranks = config.sync_every === undefined ? (facts.ranks ?? 1) : 1;
+  const microbatch = config.per_device_train_batch_size * ranks;
   const perUpdate = microbatch * config.gradient_accumulation_steps;
-  const scope = referencePointScope(config, facts.ranks) === "step" ? perUpdate : microbatch;
+  const scope = referencePointScope(config, ranks) === "step" ? perUpdate : microbatch;
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
     const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
     advice.push(

@@ -19,6 +19,7 @@ import { modelOptions } from "./model.ts";
 import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
 import { checkQuantizedTraining, quantizationOptions } from "./quantization.ts";
+import { checkRanksOptions, ranksOptions } from "./ranks.ts";
 import { scheduleParameters } from "./schedule.ts";
 import { type OptimizerName, optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
@@ -32,6 +33,7 @@ export const runOptions = {
   ...evaluationOptions,
   ...judgeOptions,
   ...checkpointOptions,
+  ...ranksOptions,
   ...deviceOptions,
   ...outputOptions,
   ...hubOptions,
@@ -182,6 +184,20 @@ export interface RunOptions {
   readonly save_only_model: boolean;
   /** Go on from the last good checkpoint in output_dir (true), or from a checkpoint's folder. Default false. */
   readonly resume_from_checkpoint: boolean | string;
+  /**
+   * Let each rank keep the optimizer's moments of its share of the parameters alone, and update that share; the numbers
+   * are the same. Default false.
+   */
+  readonly shard_optimizer: boolean;
+  /**
+   * DiLoCo, for slow links: so many updates of each rank by itself, then one outer step on the mean of what they
+   * changed; default: gradients are summed in every update. At least 1. Douillard et al. 2023.
+   */
+  readonly sync_every?: number | undefined;
+  /** How far the outer step goes along the mean of what ranks changed, with sync_every. Above 0; default 0.7. */
+  readonly outer_learning_rate: number;
+  /** Nesterov momentum of the outer step, with sync_every. From 0 to below 1; default 0.9. */
+  readonly outer_momentum: number;
   /** Write a line of metrics.jsonl every so many updates; below 1 a share of the run. Default 10, as in TRL. */
   readonly logging_steps: number;
   /** Also write a line for the first update. Default false. */
@@ -204,6 +220,7 @@ export function checkRunOptions<Options extends RunOptions>(
   where?: (name: string) => string,
 ): Options {
   samplingOf(options);
+  checkRanksOptions(options);
   return { ...options, lr_scheduler_kwargs: scheduleParameters(options, where) };
 }
 

@@ -47,6 +47,11 @@ export const trainingMetrics: readonly Meaning[] = [
     meaning: "of the window's last update",
   },
   {
+    names: ["outer_grad_norm"],
+    meaning: "L2 norm of the mean of what the ranks changed, the gradient of an outer step (`sync_every`)",
+    over: "the window's last outer step, if it had one",
+  },
+  {
     names: ["kl"],
     meaning: "z0 = max(0, mean k_i)",
     over: "microbatches",

@@ -4,8 +4,10 @@
  *
  * A rank sends its gradients as 2 (N - 1) / N of their bytes (each adds up one slice and gives the sums to all), and
  * receives as much at the same time. That runs while the last microbatch's backward pass goes on; what is not done by
- * then is waited for. Every collective call costs its messages: one to each other rank.
+ * then is waited for. Every collective call costs its messages: one to each other rank. Ranks that update by themselves
+ * (sync_every) send as many bytes, but once in so many updates, and nothing hides them.
  */
+import { PIECE_BYTES } from "../../engine/ranks/pieces.ts";
 
 /** A link between machines. */
 export interface Link {
@@ -26,6 +28,12 @@ export interface RankWork {
   readonly ranksPerMachine: number;
   /** Bytes that the host reads from the device, adds up and writes back in a second. */
   readonly hostBytesPerSecond: number;
+  /** Whether the adapter computes on the host's own cores, so that no work of the host runs beside it. */
+  readonly isSoftware: boolean;
+  /** Whether weights travel after the update, and gradients are summed on one rank each; default false. */
+  readonly shardsOptimizer?: boolean | undefined;
+  /** Updates of each rank by itself between two outer steps; default: gradients are summed in every update. */
+  readonly syncEvery?: number | undefined;
 }
 
 export interface ScaledUpdate {
@@ -35,14 +43,17 @@ export interface ScaledUpdate {
   readonly waiting: number;
   /** Rows per second, as a share of what as many ranks would do without each other. */
   readonly efficiency: number;
-  /** Bytes that a rank sends in an update. */
+  /** Bytes that a rank sends in an update, or in the mean of those up to an outer step. */
   readonly bytesSent: number;
 }
 
 /** The backward pass as a share of a microbatch: a third, beside forward passes for rows, pairs and the reference. */
 const BACKWARD_SHARE = 1 / 3;
-/** Bytes of a piece that is exchanged at once (`arena-sum.ts`). */
-const PIECE_BYTES = 2 ** 24;
+/** Bytes a second between two ranks of a machine. */
+const MEMORY_BYTES_PER_SECOND = 4e9;
+/** What an outer step takes of the host, in times of a sum of gradients; measured, as the seconds of a small call. */
+const OUTER_STEP = 1.75;
+const SMALL_CALL = 3e-3;
 /** Seconds of the processor for one message. */
 const PER_MESSAGE = 5e-6;
 /** Small collective calls of an update: pairs, norm, metrics. */
@@ -60,14 +71,20 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
   const pieces = Math.max(1, Math.ceil(gradientBytes / PIECE_BYTES));
   const calls = 2 * pieces;
   const call = link.latency + PER_MESSAGE * (ranks - 1);
-  const exchange =
-    (crossing * sharing) / link.bytesPerSecond +
-    local / hostBytesPerSecond +
-    gradientBytes / hostBytesPerSecond +
-    calls * call;
+  const onLink = (crossing * sharing) / link.bytesPerSecond + calls * call;
+  const times = work.syncEvery === undefined ? (work.shardsOptimizer ? 1 + 1 / ranks : 1) : OUTER_STEP;
+  const onHost = local / MEMORY_BYTES_PER_SECOND + (times * gradientBytes) / hostBytesPerSecond;
+  const exchange = onLink + onHost;
+  if (work.syncEvery !== undefined) {
+    const waiting = exchange / work.syncEvery + SMALL_CALLS * (call + SMALL_CALL);
+    const secondsPerUpdate = alone + waiting;
+    const bytesSent = sent / work.syncEvery;
+    return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent };
+  }
   const beside = (alone * BACKWARD_SHARE) / microbatches;
   const lastPiece = exchange / pieces; // which begins when the backward pass is over
-  const waiting = Math.max(exchange - beside, lastPiece) + SMALL_CALLS * call;
+  const hidden = Math.min(beside, work.isSoftware ? onLink : exchange);
+  const waiting = Math.max(exchange - hidden, lastPiece) + SMALL_CALLS * (call + SMALL_CALL);
   const secondsPerUpdate = alone + waiting;
   return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
 }

@@ -20,21 +20,18 @@ import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../../engi
 import { openWeights } from "../../engine/model/weights/weight-files.ts";
 import type { WeightTensor } from "../../engine/model/weights/weight-tensor.ts";
 import { platform } from "../../engine/platform/index.ts";
+import type { SharedMoments } from "../../engine/ranks/shared-moments.ts";
 import { errorMessage, FileError } from "../../errors.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
+import { fillMoments, type MomentFile, momentReader, momentTensors } from "./moment-files.ts";
+import { RANKS_FILE, type RankStates } from "./rank-states.ts";
 import { type RunState, type TrainerStateFacts, writeRunState } from "./state.ts";
 
 export const OPTIMIZER_FILE = "optimizer.safetensors";
 
-/** Names in optimizer.safetensors: torch's for the moments, before the name of the parameter. */
-const FIRST_MOMENT = "exp_avg.";
-const SECOND_MOMENT = "exp_avg_sq.";
 /** Before the names of a reference's parameters. */
 const REFERENCE = "reference.";
-/** Those of moments in eight bits: codes and scales of a whole parameter. */
-const CODED = { first: "exp_avg_8bit.", second: "exp_avg_sq_8bit.", scales: "absmax_8bit." } as const;
-const CODED_KINDS = ["first", "second", "scales"] as const;
 /** The optimizer's small state and the sums of the logging window. */
 const OPTIMIZER_STATE = "optimizer_state";
 const METRIC_SUMS = "metric_sums";
@@ -61,6 +58,8 @@ export interface CheckpointsOptions {
   readonly baseModel: string | undefined;
   /** The weights of a reference that follows the policy, which no other file holds. */
   readonly reference: Arena | undefined;
+  /** What each rank has by itself. */
+  readonly rankStates: RankStates | undefined;
   readonly warn: (sentence: string) => void;
 }
 
@@ -79,9 +78,10 @@ export class Checkpoints {
 
   /** Bytes of one: weights and moments, beside which the rest is small. */
   get bytes(): number {
-    const { policy, update, options, reference } = this.#run;
+    const { policy, update, options, reference, rankStates } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    const rest = update.optimizer.moments.bytes + 4 * (reference?.layout.parameterCount ?? 0);
+    const others = rankStates?.bytes ?? 0;
+    const rest = update.optimizer.momentBytes + 4 * (reference?.layout.parameterCount ?? 0) + others;
     return 4 * weights + (options.save_only_model ? 0 : rest);
   }
 
@@ -109,11 +109,14 @@ export class Checkpoints {
 
   /** Saves a checkpoint into any folder, and removes none. Returns the checkpoint's path. */
   async saveInto(folder: string, state: RunState, facts: TrainerStateFacts): Promise<string> {
-    const { options, policy, baseModel } = this.#run;
+    const { options, policy, baseModel, rankStates } = this.#run;
     return await writeCheckpointFolder(folder, state.step, async (target) => {
       if (policy.adapter) await saveAdapter(policy, target, baseModel);
       else await policy.save(target, { dtype: "f32" });
-      if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
+      if (!options.save_only_model) {
+        await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
+        if (rankStates) await writeSafetensors(platform.joinPath(target, RANKS_FILE), rankStates.tensors());
+      }
       await writeRunState(target, state, facts);
     });
   }
@@ -126,16 +129,12 @@ export class Checkpoints {
   async #saveOptimizer(path: string): Promise<void> {
     const { update, reference } = this.#run;
     const { optimizer, objective } = update;
-    const { first, second, coded } = optimizer.moments;
+    const tensor = (name: string, of: Tensor) => deviceTensor(optimizer.gradients, name, of);
     await writeSafetensors(path, [
-      ...arenaTensors(first, (part) => FIRST_MOMENT + this.#name(part)),
-      ...arenaTensors(second, (part) => SECOND_MOMENT + this.#name(part)),
+      ...momentTensors(optimizer, (part) => this.#name(part), update.sharedMoments),
       ...(reference ? arenaTensors(reference, (part) => REFERENCE + this.#name(part)) : []),
-      ...[...coded.values()].flatMap((moments) =>
-        CODED_KINDS.map((kind) => deviceTensor(first, CODED[kind] + moments.name, moments[kind])),
-      ),
-      deviceTensor(first, OPTIMIZER_STATE, optimizer.state),
-      deviceTensor(first, METRIC_SUMS, objective.metrics),
+      tensor(OPTIMIZER_STATE, optimizer.state),
+      tensor(METRIC_SUMS, objective.metrics),
     ]);
   }
 
@@ -176,22 +175,40 @@ export class Checkpoints {
         await files.close();
       }
     }
-    await withFile(platform.joinPath(path, OPTIMIZER_FILE), async (tensors, file) => {
-      const { first, second, coded } = optimizer.moments;
-      await fillArena(first, tensors, file, (part) => FIRST_MOMENT + name(part));
-      await fillArena(second, tensors, file, (part) => SECOND_MOMENT + name(part));
-      if (reference) await fillArena(reference, tensors, file, (part) => REFERENCE + name(part));
+    await this.#withOptimizer(path, async (file) => {
+      const { tensors, path } = file;
+      if (update.sharedMoments === undefined) await fillMoments(optimizer, file);
+      if (reference) await fillArena(reference, tensors, path, (part) => REFERENCE + name(part));
       for (const [key, tensor] of [
-        ...[...coded.values()].flatMap((moments) =>
-          CODED_KINDS.map((kind): [string, Tensor] => [CODED[kind] + moments.name, moments[kind]]),
-        ),
         [OPTIMIZER_STATE, optimizer.state],
         [METRIC_SUMS, objective.metrics],
       ] as const) {
-        const stored = requireTensor(tensors, file, key, tensor.shape, tensor.dtype === "u32" ? "U32" : "F32");
+        const stored = requireTensor(tensors, path, key, tensor.shape);
         device.upload(tensor, await stored.file.read(key));
       }
     });
+  }
+
+  /** Gives every rank its share of the moments of a good checkpoint; the others call `SharedMoments.fill` meanwhile. */
+  async shareMoments(from: string, shared: SharedMoments): Promise<void> {
+    const { optimizer } = this.#run.update;
+    await this.#withOptimizer(from, (file) => shared.fill(momentReader(optimizer, file)));
+  }
+
+  /** Gives every rank what it has by itself; the others call `RankStates.restore` meanwhile. */
+  async shareStates(from: string, states: RankStates): Promise<void> {
+    await withFile(platform.joinPath(from, RANKS_FILE), (tensors, path) =>
+      states.restore(async (name, words) => {
+        const { file } = requireTensor(tensors, path, name, [words], "U32");
+        return await file.read(name);
+      }),
+    );
+  }
+
+  async #withOptimizer(path: string, work: (file: MomentFile) => Promise<void>): Promise<void> {
+    const nameOf = (part: string) => this.#name(part);
+    const file = platform.joinPath(path, OPTIMIZER_FILE);
+    await withFile(file, (tensors, path) => work({ tensors, path, nameOf }));
   }
 }
 

@@ -12,8 +12,10 @@ import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { momentFormatOf, precisionOf } from "../options/training.ts";
+import { warn } from "./callbacks.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs, ranksOf } from "./inputs.ts";
+import { LocalUpdates } from "./local-updates.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
@@ -42,6 +44,9 @@ export async function createRun<Options extends RunOptions>(
   const plan = planRun(inputs, method);
   const { outputFolder, unlock } = inputs;
   const ranks = ranksOf(inputs);
+  if (method.options.shard_optimizer && ranks.size === 1) {
+    warn(inputs, "shard_optimizer has no effect: one process alone keeps all of the optimizer's state.");
+  }
   const folder = inputs.policy.device.counts || ranks.rank > 0 ? undefined : outputFolder;
   const isNew = folder !== undefined && (await platform.exists(folder)) === undefined;
   let release = unlock;
@@ -52,6 +57,7 @@ export async function createRun<Options extends RunOptions>(
     const { parts, resumed } = await prepared(inputs, method, plan, true);
     try {
       if (resumed) await parts.record.resume(resumed);
+      else await parts.local?.begin();
     } catch (error) {
       parts.free();
       throw error;
@@ -167,8 +173,11 @@ function allocate<Options extends RunOptions>(
     logsExamples: options.log_examples,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
     noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
-    ranks: inputs.ranks,
+    ...(plan.isLocal ? { localRanks: inputs.ranks } : { ranks: inputs.ranks }),
+    shardOptimizer: options.shard_optimizer,
   });
+  const local =
+    options.sync_every === undefined ? undefined : localUpdates(inputs, update, options.sync_every, options);
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({
     policy, // without dropout
@@ -186,11 +195,16 @@ function allocate<Options extends RunOptions>(
     ranks: inputs.ranks,
   });
   const window = new LoggingWindow(update, ranksOf(inputs));
-  const run = { inputs, method, plan, update, window, evaluation, digests, sync };
+  const run = { inputs, method, plan, update, window, evaluation, digests, sync, local };
   const free = () => {
     update.free();
     evaluation?.free();
     reference.free();
   };
   return { ...run, record: new RunRecord(run), cached, free };
+}
+
+function localUpdates(inputs: RunInputs, update: Update, every: number, options: RunOptions): LocalUpdates {
+  const { outer_learning_rate: learningRate, outer_momentum: momentum } = options;
+  return new LocalUpdates(ranksOf(inputs), update, { every, learningRate, momentum });
 }

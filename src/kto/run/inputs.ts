@@ -8,7 +8,7 @@ import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { Model } from "../../engine/model/model.ts";
 import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
-import { AdapterError, ConfigError, DatasetError } from "../../errors.ts";
+import { AdapterError, ConfigError, counted, DatasetError } from "../../errors.ts";
 import { placeOf, type RowSource } from "../data/types.ts";
 import type { OwnMetrics } from "../evaluation/run-evaluation.ts";
 import { checkMetric } from "../evaluation/selection.ts";
@@ -18,6 +18,7 @@ import { type TrainedFor, usesPairs } from "../method/objective.ts";
 import { RunPlan } from "../method/run-plan.ts";
 import { evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
+import { stepsBetween } from "../options/steps.ts";
 import { precisionOf } from "../options/training.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 import type { SyncOptions } from "./reference-sync.ts";
@@ -97,7 +98,34 @@ export function planRun(inputs: RunInputs, method: Method): RunPlan {
   }
   const longBeyond = longRopeBeyond(policy.config);
   const batches = { mismatched: usesPairs(objective), maxLength, longBeyond };
-  return new RunPlan(examples, batches, options, referencePointScope, ranksOf(inputs));
+  const isLocal = options.sync_every !== undefined;
+  const plan = new RunPlan(examples, batches, options, referencePointScope, ranksOf(inputs), isLocal);
+  if (isLocal) checkLocal(method, plan, evaluated !== undefined);
+  return plan;
+}
+
+/**
+ * Whether everything that looks at the model comes when all ranks have the same.
+ *
+ * @throws ConfigError naming the options that contradict each other
+ */
+function checkLocal({ options, sync }: Method, { totalSteps, stepsPerEpoch }: RunPlan, evaluates: boolean): void {
+  const { sync_every: every = 1, eval_steps, logging_steps } = options;
+  if (sync !== undefined) {
+    throw new ConfigError(
+      "sync_ref_model and sync_every are both set, but between two outer steps each rank has a model of its own, which the reference cannot follow: keep one.",
+    );
+  }
+  if (!evaluates) return;
+  const isByEpoch = options.eval_strategy === "epoch";
+  const steps = isByEpoch ? stepsPerEpoch : stepsBetween(eval_steps ?? logging_steps, totalSteps);
+  if (steps % every === 0 || steps >= totalSteps) return;
+  const [found, remedy] = isByEpoch
+    ? [`an epoch has ${counted(steps, "update")}`, 'set eval_strategy "steps" and eval_steps to a multiple']
+    : [`the run evaluates every ${counted(steps, "update")}`, "set eval_steps to a multiple"];
+  throw new ConfigError(
+    `${found}, which is no multiple of sync_every ${every}, and between two outer steps each rank has a model of its own: ${remedy}.`,
+  );
 }
 
 /**

@@ -6,7 +6,6 @@ import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { byFirst } from "../../engine/ranks/sums.ts";
 import { NumericError } from "../../errors.ts";
 import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
-import type { Batch } from "../method/batch.ts";
 import { type Metrics, numbersOf, type RankTimes, windowMetrics } from "../method/metrics.ts";
 import type { Update } from "../method/update.ts";
 import type { JointReport } from "./rank-reports.ts";
@@ -22,6 +21,8 @@ export interface WindowCounts {
   readonly rowsRun: number;
   readonly windowTokens: number;
   readonly windowCutPairs: number;
+  /** The norm of the mean change of the window's last outer step, if it had one. */
+  readonly windowOuterNorm?: number | undefined;
 }
 
 /** Where a run is when a window ends. */
@@ -68,9 +69,13 @@ export class LoggingWindow {
     this.#ms += performance.now() - this.#runningSince;
   }
 
-  /** Counts an update of these microbatches. */
-  add(batches: readonly Batch[], { rowsRun, cutPairs, times }: JointReport): void {
-    const tokens = batches.reduce((sum, { whole }) => sum + whole.tokens, 0);
+  /** Counts an outer step. @param norm of the mean change */
+  outerStep(norm: number): void {
+    this.#counts = { ...this.#counts, windowOuterNorm: norm };
+  }
+
+  /** Counts an update. */
+  add({ tokens, rowsRun, cutPairs, times }: JointReport): void {
     this.#times = times.map(({ ms, waitingMs }, rank) => {
       const before = this.#times[rank] ?? { ms: 0, waitingMs: 0 };
       return { ms: before.ms + ms, waitingMs: before.waitingMs + waitingMs };
@@ -93,7 +98,7 @@ export class LoggingWindow {
     const state = await device.download(optimizer.state);
     objective.clearMetrics();
     const seconds = Math.max(1e-3, (this.#ms + performance.now() - this.#runningSince) / 1000);
-    const { windowTokens, windowCutPairs, ...totals } = this.#counts;
+    const { windowTokens, windowCutPairs, windowOuterNorm: outerNorm, ...totals } = this.#counts;
     const own = windowMetrics(objective.metricsOf(sums, windowCutPairs), state, {
       epoch,
       learningRate,
@@ -101,6 +106,7 @@ export class LoggingWindow {
       tokensComputed: totals.rowsRun,
       tokensPerSecond: windowTokens / seconds,
       deviceTimeShare,
+      outerNorm,
       memory: device.memory(),
       ranks: this.#ranks.size > 1 ? rankTimes(this.#times) : undefined,
     });

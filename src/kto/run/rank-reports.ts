@@ -8,6 +8,8 @@ import { gatherNumbers } from "../../engine/ranks/sums.ts";
 
 /** Of one update. */
 export interface RankReport {
+  /** Tokens of the examples trained on: of all ranks, or, where ranks have rows of their own, of this one. */
+  readonly tokens: number;
   /** Token rows that the models ran forward. */
   readonly rowsRun: number;
   readonly cutPairs: number;
@@ -22,10 +24,13 @@ export interface JointReport extends RankReport {
 
 export class RankReports {
   readonly #ranks: Communicator;
+  readonly #isLocal: boolean;
   #since = 0;
 
-  constructor(ranks: Communicator) {
+  /** @param isLocal whether ranks have rows of their own */
+  constructor(ranks: Communicator, isLocal: boolean) {
     this.#ranks = ranks;
+    this.#isLocal = isLocal;
   }
 
   /** An update begins. */
@@ -39,10 +44,11 @@ export class RankReports {
     const ms = performance.now() - this.#since;
     const waitingMs = this.#ranks instanceof MeasuredRanks ? this.#ranks.takeMs() : 0;
     if (this.#ranks.size === 1) return { ...own, times: [{ ms, waitingMs }] };
-    const numbers = Float64Array.of(own.rowsRun, own.cutPairs, own.stops ? 1 : 0, ms, waitingMs);
+    const numbers = Float64Array.of(own.rowsRun, own.cutPairs, own.stops ? 1 : 0, ms, waitingMs, own.tokens);
     const all = await gatherNumbers(this.#ranks, numbers);
     const sum = (place: number) => all.reduce((total, one) => total + (one[place] ?? 0), 0);
     const times = all.map(([, , , ms = 0, waitingMs = 0]) => ({ ms, waitingMs }));
-    return { rowsRun: sum(0), cutPairs: sum(1), stops: sum(2) > 0, times };
+    const tokens = this.#isLocal ? sum(5) : own.tokens;
+    return { tokens, rowsRun: sum(0), cutPairs: sum(1), stops: sum(2) > 0, times };
   }
 }

@@ -15,6 +15,7 @@ import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
 import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
+import type { LocalUpdates } from "./local-updates.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { StartDigests } from "./reference.ts";
 import type { ReferenceSync } from "./reference-sync.ts";
@@ -42,6 +43,8 @@ export interface RecordedRun {
   readonly digests: StartDigests;
   /** Given where the reference follows the policy. */
   readonly sync: ReferenceSync | undefined;
+  /** Given where ranks update by themselves. */
+  readonly local: LocalUpdates | undefined;
 }
 
 export class RunRecord {
@@ -73,6 +76,7 @@ export class RunRecord {
             folder: outputFolder,
             baseModel,
             reference: run.sync?.weights,
+            rankStates: run.local?.states,
             warn: (sentence) => warn(run.inputs, sentence),
           });
   }
@@ -107,8 +111,9 @@ export class RunRecord {
       totalSteps: plan.totalSteps,
       stepsPerEpoch: plan.stepsPerEpoch,
       pairsWithin: plan.scope,
-      ranks: plan.rank.size,
+      ranks: plan.ranks.size,
       stopReason: this.stopReason,
+      localUpdates: this.#run.local?.since,
       counts: window.counts,
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
@@ -139,6 +144,21 @@ export class RunRecord {
 
   /** Saves a checkpoint if one is due. Where the disk is full the run goes on with the checkpoints that there are. */
   async saveIfDue(): Promise<void> {
+    await this.#together(() => this.#saveIfDue());
+  }
+
+  /**
+   * What rank 0 saves, while the others give it what they alone have: their shares of the moments, or all that differs
+   * where they update by themselves. Where ranks have the same, the others go on meanwhile.
+   */
+  async #together(save: () => Promise<void>): Promise<void> {
+    const { update, local } = this.#run;
+    const requests = local ? local.states.requests : update.sharedMoments && update.requests;
+    if (requests === undefined) await save();
+    else await requests.during(save);
+  }
+
+  async #saveIfDue(): Promise<void> {
     const { plan, inputs, method } = this.#run;
     const checkpoints = this.#checkpoints;
     // A checkpoint of this step lacks the evaluation that a stop broke off.
@@ -171,6 +191,10 @@ export class RunRecord {
    * instead
    */
   async saveStopped(): Promise<void> {
+    await this.#together(() => this.#saveStopped());
+  }
+
+  async #saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;
     if (checkpoints === undefined || this.done === 0 || checkpoints.last?.step === this.done) return;
     const { folder } = checkpoints;
@@ -199,14 +223,26 @@ export class RunRecord {
   async resume({ path, state }: Resumption): Promise<void> {
     const ranks = ranksOf(this.#run.inputs);
     await byFirst(ranks, async () => await this.#checkpoints?.restore({ path, step: state.step }));
-    const { device, policy, optimizer } = this.#run.update;
+    const { device, policy, optimizer, sharedMoments } = this.#run.update;
     const { first, second, coded } = optimizer.moments;
     const reference = this.#run.sync?.weights;
-    for (const arena of [policy.trained, first, second, ...(reference ? [reference] : [])]) {
+    const tensors = [...coded.values()].flatMap(({ first, second, scales }) => [first, second, scales]);
+    const moments = sharedMoments ? [] : [first, second];
+    for (const arena of [policy.trained, ...moments, ...(reference ? [reference] : [])]) {
       await arenaFromFirst(ranks, arena);
     }
-    const tensors = [...coded.values()].flatMap(({ first, second, scales }) => [first, second, scales]);
-    await tensorsFromFirst(ranks, device, [...tensors, optimizer.state]);
+    await tensorsFromFirst(ranks, device, [...(sharedMoments ? [] : tensors), optimizer.state]);
+    if (sharedMoments !== undefined) {
+      if (this.#checkpoints) await this.#checkpoints.shareMoments(path, sharedMoments);
+      else await sharedMoments.fill(undefined);
+    }
+    const { local } = this.#run;
+    if (local !== undefined) {
+      local.since = state.localUpdates ?? 0;
+      if (this.#checkpoints) await this.#checkpoints.shareStates(path, local.states);
+      else await local.states.restore(undefined);
+      await device.idle();
+    }
     this.adopt(state);
   }
 

@@ -49,7 +49,10 @@ export async function cachedReference(
         { ...common, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
       )
     : undefined;
-  const updates = await ReferenceLogProbs.of(model, plan, { ...common, stepNames: ["update", "updates"] });
+  // Ranks that update by themselves have plans of their own.
+  const together = plan.isLocal ? { ranks: undefined } : {};
+  const stepNames = ["update", "updates"] as const;
+  const updates = await ReferenceLogProbs.of(model, plan, { ...common, ...together, stepNames });
   if (reference instanceof Model && caching.freeReference) {
     reference.adapter?.free();
     if (reference.weights !== policy.weights) reference.free();

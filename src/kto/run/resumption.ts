@@ -23,7 +23,7 @@ export interface Resumption {
 
 /** Options that do not change what comes out of a step: a resumed run may have others than the run before. */
 const MAY_CHANGE =
-  /^(save_|logging_|log_examples|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
+  /^(save_|logging_|log_examples|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|shard_optimizer|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
 /** What the values of reference_point_scope stand for. */
 const rowsOf = { microbatch: "microbatch", step: "update" } as const;
@@ -162,21 +162,30 @@ const SIZES: ReadonlySet<string> = new Set(["per_device_train_batch_size", "grad
  *
  * @throws ConfigError that says which options would make them the same
  */
-function checkSameUpdates(path: string, { options, ranks }: RunState, { options: given, rank, scope }: RunPlan): void {
+function checkSameUpdates(
+  path: string,
+  { options, ranks }: RunState,
+  { options: given, ranks: now, scope, isLocal }: RunPlan,
+): void {
+  if (isLocal) {
+    throw new ConfigError(
+      `The run of ${path} had ${counted(ranks, "rank")} that update by themselves (sync_every), each with its own rows and moments, and this one has ${now.size}: start ${ranks}.`,
+    );
+  }
   const [size, accumulation] = [
     Number(options.per_device_train_batch_size),
     Number(options.gradient_accumulation_steps),
   ];
   const { per_device_train_batch_size: sizeNow, gradient_accumulation_steps: accumulationNow } = given;
-  const [rows, rowsNow] = [size * ranks, sizeNow * rank.size];
+  const [rows, rowsNow] = [size * ranks, sizeNow * now.size];
   const same =
     scope === "step"
       ? rows * accumulation === rowsNow * accumulationNow
       : rows === rowsNow && accumulation === accumulationNow;
   if (same) return;
-  const fits = Number.isInteger(rows / rank.size);
+  const fits = Number.isInteger(rows / now.size);
   throw new ConfigError(
-    `The run of ${path} had ${counted(ranks, "rank")} with per_device_train_batch_size ${size} and gradient_accumulation_steps ${accumulation}, and this one has ${counted(rank.size, "rank")} with ${sizeNow} and ${accumulationNow}, so that its updates would hold other rows: ${fits ? `set per_device_train_batch_size ${rows / rank.size} and gradient_accumulation_steps ${accumulation}` : `take a number of ranks that divides ${rows}`}.`,
+    `The run of ${path} had ${counted(ranks, "rank")} with per_device_train_batch_size ${size} and gradient_accumulation_steps ${accumulation}, and this one has ${counted(now.size, "rank")} with ${sizeNow} and ${accumulationNow}, so that its updates would hold other rows: ${fits ? `set per_device_train_batch_size ${rows / now.size} and gradient_accumulation_steps ${accumulation}` : `take a number of ranks that divides ${rows}`}.`,
   );
 }
 
@@ -197,7 +206,7 @@ function checkSame(
   // The values of a damaged file may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
   const rows = evaluatedRows(inputs.evalExamples, given);
-  const otherRanks = state.ranks !== plan.rank.size;
+  const otherRanks = state.ranks !== plan.ranks.size;
   if (otherRanks) checkSameUpdates(path, state, plan);
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
@@ -211,6 +220,11 @@ function checkSame(
     if (name === "reference" && after === "base" && wasBase) continue;
     throw new ConfigError(
       `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
+    );
+  }
+  if (plan.isLocal && state.localUpdates === undefined) {
+    throw new ConfigError(
+      `The run of ${path} summed the gradients of each update, and with sync_every ranks would go on by themselves: leave it out, or start in another output_dir.`,
     );
   }
   if (state.pairsWithin !== plan.scope && given.gradient_accumulation_steps > 1) {

@@ -7,6 +7,7 @@
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
 import { OneAtATime } from "../../engine/one-at-a-time.ts";
+import { ALONE } from "../../engine/ranks/communicator.ts";
 import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
 import type { Evaluation } from "../evaluation/run-evaluation.ts";
@@ -70,7 +71,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     this.options = options;
     this.update = parts.update;
     this.#schedule = scheduleOf(options, this.totalSteps);
-    this.#reports = new RankReports(ranksOf(parts.inputs));
+    this.#reports = new RankReports(ranksOf(parts.inputs), parts.plan.isLocal);
   }
 
   get totalSteps(): number {
@@ -200,13 +201,16 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
         await this.update.run(ran, learningRate, record.done, wanted);
         record.done++;
         await this.#parts.sync?.after(record.done);
+        const outer = await this.#parts.local?.after(record.done, record.done === this.totalSteps);
+        if (outer !== undefined) window.outerStep(outer);
         const report = await this.#reports.end({
+          tokens: ran.reduce((sum, { whole }) => sum + whole.tokens, 0),
           rowsRun: this.update.rowsRun(ran),
           cutPairs: ran.reduce((sum, batch) => sum + batch.cutPairs, 0),
           stops: this.#stopping.signal.aborted,
         });
         this.#stopsTogether = report.stops;
-        window.add(ran, report);
+        window.add(report);
         batches = this.#batches(record.done); // while the device works
         if (logged) {
           return {
@@ -262,7 +266,10 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   async #exampleLine(batches: readonly Batch[]): Promise<ExampleLine | undefined> {
     const { plan, record } = this.#parts;
     const { objective } = this.#parts.method;
-    const log = await this.update.objective.exampleLog(batches, ranksOf(this.#parts.inputs));
+    // Ranks that update by themselves log their own rows; those of rank 0 are kept.
+    if (batches.length === 0) return undefined;
+    const ranks = plan.isLocal ? ALONE : ranksOf(this.#parts.inputs);
+    const log = await this.update.objective.exampleLog(batches, ranks);
     if (log === undefined || objective === "sft") return undefined;
     const places = plan.rows(record.done - 1).flat();
     return exampleLine(record.done, log, objective, (place) => {

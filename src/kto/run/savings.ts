@@ -6,7 +6,7 @@
 import type { BatchExample } from "../method/batch.ts";
 import { momentFormatOf } from "../options/training.ts";
 import { type Allocate, ofSize, type Planned, plannedBytes } from "./fitting.ts";
-import type { Method, RunInputs } from "./inputs.ts";
+import { type Method, type RunInputs, ranksOf } from "./inputs.ts";
 
 /** A change of options, as they are written, and the device bytes that the run then takes less. */
 export interface Saving {
@@ -104,6 +104,13 @@ const CHANGES: readonly (readonly Change[])[] = [
     },
   ],
   HALVINGS.map((parts) => (run) => smallerMicrobatch(run, parts)),
+  [
+    (run) => {
+      const { shard_optimizer: isSharded, sync_every: every } = run.method.options;
+      if (ranksOf(run.inputs).size === 1 || isSharded || every !== undefined) return undefined;
+      return { change: "shard_optimizer true", run: having(run, { shard_optimizer: true }) };
+    },
+  ],
   [
     (run) =>
       momentFormatOf(run.method.options) === "f32"

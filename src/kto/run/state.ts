@@ -53,7 +53,10 @@ const runState = z.object({
     rowsRun: whole,
     windowTokens: whole,
     windowCutPairs: whole,
+    windowOuterNorm: number.optional(),
   }),
+  /** Updates that ranks did by themselves since the last outer step; of a run with sync_every. */
+  localUpdates: whole.optional(),
   lastMetrics: z.record(z.string(), metric).optional(),
   evaluation: z
     .object({

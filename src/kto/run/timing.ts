@@ -24,7 +24,8 @@ export interface RunTimes {
 }
 
 /** Times a run that holds its memory. Its moments are of no use afterwards; the weights are as before. */
-export async function measureRun({ inputs, plan, update, evaluation, cached, record }: RunParts): Promise<RunTimes> {
+export async function measureRun(parts: RunParts): Promise<RunTimes> {
+  const { inputs, plan, update, evaluation, cached, record } = parts;
   const ranks = ranksOf(inputs);
   const { device } = update;
   const { totalSteps } = plan;
@@ -37,7 +38,8 @@ export async function measureRun({ inputs, plan, update, evaluation, cached, rec
     const referenceLogProbs = new Float32Array(batch.packed.shape.sequences); // their values take no time
     return cached ? { ...batch, referenceLogProbs } : batch;
   });
-  const secondsPerUpdate = await secondsWhenWarm(device, () => update.run(batches, 0, 0), ranks);
+  const ownSeconds = await secondsWhenWarm(device, () => update.run(batches, 0, 0), ranks);
+  const secondsPerUpdate = ownSeconds + (await outerSecondsPerUpdate(parts));
   const evaluations = evaluation === undefined ? 0 : evaluation.count(done, last);
   const secondsPerEvaluation = evaluation === undefined ? 0 : await evaluation.seconds();
   // For the whole plan, also where a part of it is done.
@@ -51,4 +53,12 @@ export async function measureRun({ inputs, plan, update, evaluation, cached, rec
   }
   const seconds = updates * secondsPerUpdate + evaluations * secondsPerEvaluation + secondsOfReference;
   return { done, updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds };
+}
+
+/** Seconds of an outer step for each update, where ranks update by themselves. Weights that are the same stay as they are. */
+async function outerSecondsPerUpdate({ inputs, update, local, method }: RunParts): Promise<number> {
+  const { sync_every: every } = method.options;
+  if (local === undefined || every === undefined) return 0;
+  await local.begin();
+  return (await secondsWhenWarm(update.device, async () => void (await local.step()), ranksOf(inputs))) / every;
 }

@@ -4,11 +4,13 @@
  */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { openSafetensors } from "../../../src/engine/files/safetensors.ts";
+import { Model } from "../../../src/engine/model/model.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { activationFormats, sharedDevice } from "../../helpers/device.ts";
 import { readJson } from "../../helpers/fixtures.ts";
-import { fixtures, freshPath, gpt2, temporaryFolder } from "../../helpers/folders.ts";
+import { fixtures, freshPath, gpt2, llama, temporaryFolder } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
@@ -88,4 +90,49 @@ test("trains, resumes, goes on with, merges and refuses to export it", async () 
     2,
     expect.stringMatching(/has DoRA \(use_dora\), which llama\.cpp's/),
   ]);
+});
+
+describe("DoRA and the head's adapter", async () => {
+  const hasF16 = (await activationFormats()).includes("f16");
+  const made = new Map<string, Promise<readonly number[]>>();
+  let base = "";
+  beforeAll(async () => {
+    base = freshPath(folder, "bf16");
+    const model = await Model.load(await sharedDevice(), llama);
+    await model.save(base, { dtype: "bf16" });
+    model.free();
+  });
+
+  /** The losses of three updates. */
+  async function lossesOf(method: string, ...words: string[]): Promise<readonly number[]> {
+    const output = freshPath(folder, "adapter");
+    await succeed(
+      ...[method, "--model_name_or_path", base, "--dataset_name", `${fixtures}/llama/data.jsonl`, "--use_peft"],
+      ...["--use_dora", "--lora_r", "2", "--lora_target_modules", "q_proj", "down_proj", "lm_head", ...words],
+      ...["--max_steps", "3", "--learning_rate", "1e-2", "--logging_steps", "1", "--output_dir", output],
+    );
+    const config = readJson(join(output, "adapter_config.json"));
+    expect(config).toMatchObject({ use_dora: true, target_modules: expect.arrayContaining(["lm_head"]) });
+    const lines = readFileSync(join(output, "metrics.jsonl"), "utf8").trim().split("\n");
+    return lines.flatMap((line) => (JSON.parse(line) as { loss?: number }).loss ?? []);
+  }
+
+  // The base in f32 has the numbers that bf16 holds.
+  test.for([
+    { method: "train", words: ["--dtype", "bfloat16"], within: 1e-5 },
+    { method: "train", words: ["--fp16"], within: 5e-3 },
+    { method: "sft", words: ["--dtype", "bfloat16"], within: 1e-5 },
+    { method: "sft", words: ["--fp16"], within: 5e-3 },
+  ])(
+    "kto $method $words: losses as with a base in f32 and activations in f32",
+    async ({ method, words, within }, { skip }) => {
+      skip(words.includes("--fp16") && !hasF16, "this adapter has no f16");
+      const known = made.get(method) ?? lossesOf(method, "--dtype", "float32");
+      made.set(method, known);
+      const [exact, found] = [await known, await lossesOf(method, ...words)];
+      expect(exact).toHaveLength(3);
+      expect(Math.abs((exact[2] ?? 0) - (exact[0] ?? 0))).toBeGreaterThan(0.02);
+      expect(Math.max(...exact.map((loss, i) => Math.abs(loss - (found[i] ?? Number.NaN))))).toBeLessThan(within);
+    },
+  );
 });

@@ -6,10 +6,11 @@
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Page, Request } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
 import { pageFiles } from "../../../src/cli/server/page-files.ts";
+import { PARTS, type Part } from "../../../src/dashboard/page/asking.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
 import { hasChromium, openChromium, pictureFolder } from "../../helpers/browser.ts";
 import { builtModule } from "../../helpers/built.ts";
@@ -25,9 +26,23 @@ const runs = join(temporaryFolder(), "runs");
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const trained = join(runs, "trained");
 const told = join(runs, "told");
+/** Names of runs are long where they say what was tried. */
+const toldAgain = join(runs, "told again with mistralai-Ministral-3-8B-Instruct-2512-lora-r16-lr1e-3-seed42");
 const evil = join(runs, "<img src=x onerror=window.hacked=1>");
 const rows = readExamples("llama");
 const { hyperparameters } = readExpected("llama");
+
+/** What is there once a part has its answers. */
+const AWAITED: Readonly<Record<Part, string>> = {
+  overview: ".uplot",
+  "value-function": ".point",
+  rewards: ".median",
+  rows: ".rows li",
+  samples: ".samples article, .side-by-side .faint",
+  curves: ".uplot",
+  configuration: ".values",
+  events: ".events li",
+};
 
 /** The words of a run over all rows at once. */
 const words = (output: string, ...more: string[]) => [
@@ -52,7 +67,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     builtModule("index"); // and with it the page
     mkdirSync(evil, { recursive: true });
     writeToldRun(told, { learning_rate: 5e-4, beta: 0.1, seed: 42 });
-    writeToldRun(join(runs, "told again"), { learning_rate: 1e-3, beta: 0.1, seed: 42 });
+    writeToldRun(toldAgain, { learning_rate: 1e-3, beta: 0.1, seed: 42 });
     writeFileSync(join(evil, "metrics.jsonl"), '{"step":1,"loss":0.5,"<b onmouseover=alert(1)>":1}\n');
     const { code, stderr } = await kto(...words(trained, "--max_steps", "12"));
     expect(code, stderr).toBe(0);
@@ -78,6 +93,8 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
 
   const box = (name: string) => page.getByRole("checkbox", { name });
   const runsList = () => page.getByRole("navigation", { name: "Runs" });
+  /** Shows this part of the page. */
+  const open = (part: string) => page.getByRole("tab", { name: part, exact: true }).click();
   const figure = (title: string) => page.locator("figure", { hasText: title }).first();
   /** Points of a curve. */
   const points = async (title: string) => Number(await figure(title).getAttribute("data-points"));
@@ -92,14 +109,19 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   test("names with HTML are shown as they are, and nothing of them runs", async () => {
     await showOnly("<img src=x");
     await expect.poll(() => runsList().innerText()).toContain("<img src=x onerror=window.hacked=1>");
+    await open("Curves");
+    await page.getByText("Other metrics (1)").click();
     await expect.poll(() => page.locator("main").innerText()).toContain("<b onmouseover=alert(1)>");
+    await page.getByText("Other metrics (1)").click();
     expect(await page.evaluate("window.hacked")).toBeUndefined();
     expect(await page.locator("nav img").count()).toBe(0);
   });
 
   test("the picture of the value function has every row, with gradcheck's numbers at the first update", async () => {
     await showOnly("trained");
+    await open("Value function");
     const slider = page.getByRole("slider", { name: /^Update/ });
+    await page.locator(".point").first().waitFor();
     await slider.focus();
     await page.keyboard.press("Home");
     await page.locator("svg[aria-label*='update 1:']").waitFor();
@@ -137,11 +159,15 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
 
   test("rows that stand out have their texts and movement, and nothing of the texts runs", async () => {
     await showOnly("told ended");
+    await open("Rows");
     const rows = page.getByRole("region", { name: "Rows that stand out" });
     await rows.waitFor();
     const [text, first] = [await rows.innerText(), rows.locator("li").first()];
     expect(text).toContain("Highest rewards, thumbs up");
     expect(text).toContain("Moved farthest");
+    await rows.locator("summary", { hasText: "Moved farthest" }).focus();
+    await page.keyboard.press("Enter");
+    await expect.poll(() => rows.locator("details[open] li").count()).toBe(10);
     expect(text).toContain('<img src=x onerror="window.hacked=1">');
     expect(await rows.locator("img").count()).toBe(0);
     expect(await page.evaluate("window.hacked")).toBeUndefined();
@@ -149,13 +175,17 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   });
 
   test("rewards over the run, last numbers with intervals, memory, events; warnings alone by the keyboard", async () => {
+    await open("Rewards");
     const spread = page.getByRole("region", { name: "Rewards over the run" });
+    await spread.waitFor();
     expect(await spread.locator("svg[role=img]").count()).toBe(2);
     expect(await spread.locator("svg").first().getAttribute("aria-label")).toContain("updates 1 to 60");
+    await open("Overview");
     const now = await page.getByRole("region", { name: "Now" }).innerText();
     expect(now).toMatch(/Win rate\s+72\.9%\s+95% interval 67\.1% to 77\.9%; 134 won, 105 even, 17 lost/);
     expect(now).toMatch(/Reference point z0\s+0\.0000\s+before the clamp -\d\.\d{4}/);
     expect(now).toMatch(/Device memory: 12 MiB[\s\S]*weights\s+6\.00 MiB/);
+    await open("Events");
     const events = page.getByRole("region", { name: "Events and warnings" });
     expect(await events.innerText()).toContain("adapter: a software adapter");
     await events.getByRole("checkbox").focus();
@@ -168,10 +198,12 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
 
   test("two runs side by side: in what their configurations differ, and a log scale for values of either sign", async () => {
     await box("told again").check();
+    await open("Configuration");
     const configuration = page.getByRole("region", { name: "Configuration" });
     const differs = configuration.getByRole("region", { name: "What differs" });
     await expect.poll(() => differs.innerText()).toMatch(/learning_rate\s+0\.0005\s+0\.001/);
     expect(await differs.innerText()).not.toContain("beta");
+    await open("Curves");
     await page.getByRole("checkbox", { name: "Log scale" }).focus();
     await page.keyboard.press("Space");
     expect(await figure("Rewards").locator("canvas").count()).toBe(1);
@@ -198,11 +230,54 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     await expect.poll(range).not.toBe(zoomed);
     await page.keyboard.press("0");
     await expect.poll(range).toBe("1 13");
+    // A range that is drawn with the mouse leaves what was chosen since the plot was made.
+    const smoothing = page.getByRole("slider", { name: "Smoothing" });
+    await smoothing.focus();
+    await page.keyboard.press("ArrowRight");
+    const over = figure("Loss").locator(".u-over");
+    await over.scrollIntoViewIfNeeded();
+    const { x = 0, y = 0, width = 0 } = (await over.boundingBox()) ?? {};
+    await page.mouse.move(x + width / 4, y + 40);
+    await page.mouse.down();
+    await page.mouse.move(x + width / 2, y + 40, { steps: 4 });
+    await page.mouse.up();
+    await expect.poll(range).not.toBe("1 13");
+    expect(await smoothing.inputValue()).toBe("0.02");
+    await smoothing.focus();
+    await page.keyboard.press("ArrowLeft");
+    await plot.focus();
+    await page.keyboard.press("0");
+    await expect.poll(range).toBe("1 13");
     const line = figure("Loss").locator(".u-legend .u-series").nth(1);
     await page.keyboard.press("1");
     await expect.poll(() => line.getAttribute("class")).toContain("u-off");
     await page.keyboard.press("1");
     await expect.poll(() => line.getAttribute("class")).not.toContain("u-off");
+  });
+
+  test("tabs move by the keyboard, stay in the address, and a part asks for nothing that it does not show", async () => {
+    const asked = new Set<string>();
+    const note = (sent: Request) => asked.add(new URL(sent.url()).pathname.replace(/^\/api\/runs\/r\d+\//, ""));
+    const shown = () => page.getByRole("tab", { selected: true }).innerText();
+    for (const [key, title, part] of [
+      ["Home", "Overview", "overview"],
+      ["ArrowLeft", "Events", "events"],
+      ["ArrowRight", "Overview", "overview"],
+      ["End", "Events", "events"],
+      ["ArrowLeft", "Configuration", "configuration"],
+      ["ArrowLeft", "Curves", "curves"],
+    ] as const) {
+      await page.getByRole("tab", { selected: true }).focus();
+      asked.clear();
+      page.on("request", note);
+      await page.keyboard.press(key);
+      await expect.poll(shown).toBe(title);
+      expect(new URL(page.url()).hash).toBe(`#${part}`);
+      // What it knows of metrics is known in every part.
+      const words: readonly string[] = PARTS[part].asks.filter((word) => word !== "metrics");
+      await expect.poll(() => [...asked], { message: title }).toEqual(words);
+      page.off("request", note);
+    }
   });
 
   test("a training that goes on is watched as its points arrive, beside another run", async () => {
@@ -230,24 +305,37 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     ["dark", 1280],
     ["light", 390],
     ["dark", 390],
-  ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
+  ] as const)("in %s at %d pixels every part fits, and axe-core finds nothing serious", async (colorScheme, width) => {
     await box("told ended").check();
-    await page
-      .getByRole("region", { name: /^Samples of told/ })
-      .first()
-      .waitFor();
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
-    await page.locator(".uplot").first().waitFor();
-    const { wide, clipped } = await page.evaluate(() => ({
-      wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      clipped: [...document.querySelectorAll("figure, section:not(.scroll), nav, header")].filter(
-        (element) => element.scrollWidth > element.clientWidth + 1,
-      ).length,
-    }));
-    expect({ wide, clipped }).toEqual({ wide: 0, clipped: 0 });
     await page.evaluate(axe);
-    const serious = await page.evaluate(async () => {
+    for (const [part, { title }] of Object.entries(PARTS)) {
+      await open(title);
+      await page
+        .locator(AWAITED[part as Part])
+        .first()
+        .waitFor();
+      const { wide, clipped, height } = await page.evaluate(() => ({
+        wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        clipped: [...document.querySelectorAll("figure, section:not(.scroll), nav, header, .tabs")]
+          .filter((element) => element.scrollWidth > element.clientWidth + 1)
+          .map((element) => element.outerHTML.slice(0, 100)),
+        height: document.documentElement.scrollHeight,
+      }));
+      expect({ wide, clipped }, part).toEqual({ wide: 0, clipped: [] });
+      expect(height, part).toBeLessThan(7000);
+      // Each theme and each width once: it takes long.
+      const isChecked = (colorScheme === "light") === (width === 1280);
+      if (isChecked) expect(await seriousFaults(), part).toEqual([]);
+      const path = join(pictureFolder(), `dashboard-${part}-${colorScheme}-${width}.png`);
+      await page.screenshot({ path, fullPage: true });
+    }
+  });
+
+  /** What axe-core finds that is serious. */
+  const seriousFaults = () =>
+    page.evaluate(async () => {
       const { violations } = await (
         globalThis as unknown as {
           axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
@@ -257,7 +345,4 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
         .filter(({ impact }) => impact === "serious" || impact === "critical")
         .map(({ id, nodes }) => `${id}: ${nodes[0]?.html.slice(0, 120)}`);
     });
-    expect(serious).toEqual([]);
-    await page.screenshot({ path: join(pictureFolder(), `dashboard-${colorScheme}-${width}.png`), fullPage: true });
-  });
 });

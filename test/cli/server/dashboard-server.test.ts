@@ -101,7 +101,17 @@ describe("answers", () => {
     const metrics = await json<MetricsAnswer>(`/api/runs/${run?.id}/metrics`);
     expect(metrics.series.loss).toEqual({ steps: [1, 2], values: [0.499999, 0.499998] });
     expect(metrics.series.kl).toBeUndefined();
+    expect([metrics.lines, metrics.from]).toEqual([2, 0]);
+    // Whoever has the first line is sent the second alone; of another file, or of more lines than there are, all come.
+    const since = (lines: number, generation: number) =>
+      json<MetricsAnswer>(`/api/runs/${run?.id}/metrics?from=${lines}&generation=${generation}`);
+    expect(await since(1, metrics.generation)).toMatchObject({ from: 1, series: { loss: { steps: [2] } } });
+    expect(await since(2, metrics.generation)).toMatchObject({ lines: 2, from: 2, series: {} });
+    for (const other of [await since(1, metrics.generation + 1), await since(3, metrics.generation)]) {
+      expect(other).toEqual(metrics);
+    }
     // The second line is not whole yet.
+    expect(run).toMatchObject({ examples: 1, samples: 0 });
     expect(await json(`/api/runs/${run?.id}/examples`)).toEqual({ steps: [2] });
     expect(await json(`/api/runs/${run?.id}/examples/2`)).toEqual(exampleLine(2));
   });

@@ -15,12 +15,12 @@ const tokenizer = await loadTokenizer(stories);
 const example = (index: number, prompt: string, completion: string, label: boolean): Example => ({
   ...{ index, label, cut: false, source: { file: "rows.jsonl", line: index + 1 } },
   promptIds: Uint32Array.from(tokenizer.encode(prompt)),
-  completionIds: Uint32Array.from(tokenizer.encode(completion)),
+  completionIds: Uint32Array.from(tokenizer.encode(prompt + completion).slice(tokenizer.encode(prompt).length)),
 });
 const examples = [
   example(0, "Once upon a time", " there was a cat.", true),
   example(7, "One day", " it rained.", false),
-  example(9, "Tom went home. ".repeat(100), "He was happy. ".repeat(100), true),
+  example(9, "Tom went home.".concat(" Tom went home.".repeat(99)), " He was happy.".repeat(100), true),
 ];
 
 const line = (step: number, ratios: Readonly<Record<number, number>>): ExampleLine => {
@@ -58,9 +58,12 @@ test("each row once, as text; long ones are cut, the prompt at its beginning and
   expect(new Set([first?.index, long?.index])).toEqual(new Set([0, 9]));
   expect(last).toEqual({ step: 4, index: 7, label: false, prompt: "One day", completion: " it rained." });
   const cut = [first, long].find((row) => row?.index === 9);
-  expect(cut?.prompt).toMatch(/^… .*Tom went home\. $/s);
-  expect(cut?.completion).toMatch(/^\s?He was happy\. .* …$/s);
+  expect(cut?.prompt).toMatch(/^… .*Tom went home\.$/s);
+  expect(cut?.completion).toMatch(/^ He was happy\. .* …$/s);
   expect((cut?.prompt.length ?? 0) + (cut?.completion.length ?? 0)).toBeLessThan(1300);
+  // The tokenizer takes away the space at the beginning of a text, which is none here.
+  const short = [first, long].find((row) => row?.index === 0);
+  expect(short).toMatchObject({ prompt: "Once upon a time", completion: " there was a cat." });
   expect(warnings).toEqual([]);
 });
 

@@ -28,13 +28,13 @@ async function dealt(
   size: number,
   microbatches: readonly (readonly BatchExample[])[],
   scope: "microbatch" | "step",
-  bucketBytes?: number,
+  pieceBytes?: number,
 ): Promise<StepResult[]> {
   return await Promise.all(
     localRanks(size).map(async (ranks) => {
       const batches = packUpdate(microbatches, packing, scope, ranks);
       const update = new Update({
-        ...{ policy, reference, objective, ranks, bucketBytes, optimizer: noOptimizer, referencePointScope: scope },
+        ...{ policy, reference, objective, ranks, pieceBytes, optimizer: noOptimizer, referencePointScope: scope },
         shapes: batches.flatMap(shapesOfBatch),
         maxSize: Math.max(...batches.map((batch) => batch.size)),
         maxUpdateRows: batches.reduce((sum, batch) => sum + batch.size, 0),
@@ -66,7 +66,7 @@ describe("an update of several ranks", () => {
 
   test.each(["microbatch", "step"] as const)("has the reference point and gradients of one: %s", async (scope) => {
     const whole = await runUpdate(policy, reference, objective, packUpdate(microbatches, packing, scope), scope);
-    // Buckets of 4 KiB: every layer's gradients leave before those of the layer below are there.
+    // Pieces of 4 KiB: every layer's gradients leave before those of the layer below are there.
     const [first, second] = await dealt(2, microbatches, scope, 4096);
     if (first === undefined || second === undefined) throw new Error("no result");
     expect(first.loss).toBeCloseTo(whole.loss, 6);

@@ -386,6 +386,10 @@ describe("advice", () => {
       large,
       /\(reference_point_scope "step" takes it over the whole update\)\.$/,
     ],
+    // Three ranks give three times the rows, but to reference points of their own where they update by themselves.
+    [{ per_device_train_batch_size: 2 }, { ...large, ranks: 3 }, /^the reference point is taken over 6 rows/],
+    [{ per_device_train_batch_size: 2, sync_every: 9 }, { ...large, ranks: 4 }, /^the reference point .* over 2 rows/],
+    [{}, { ...large, ranks: 4, rows: 20 }, /^one update asks for 32 rows .* only 20\.$/],
     [{}, { ...large, rows: 5 }, /^one update asks for 8 rows .* only 5\.$/],
     [{ max_steps: 10, warmup_steps: 20 }, large, /^the warm-up of 20 steps does not end within the run's 10 steps/],
     [{ lr_scheduler_type: "constant", warmup_steps: 0.1 }, large, /"constant" has no warm-up, .* no effect/],

@@ -2,10 +2,12 @@
  * Trainings by 2, 3 and 4 ranks against those of one process, which has as many rows in a microbatch as all of them:
  * losses, reference points, every tensor's gradients and weights to 1e-6, the same bits in every rank and every time.
  */
-import { cpSync } from "node:fs";
+import { cpSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { RankError } from "../../../src/errors.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
+import type { TrainerOptions } from "../../../src/kto/options/kto.ts";
 import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
 import {
@@ -186,6 +188,139 @@ describe("checkpoints", () => {
   });
 });
 
+describe("sharded optimizer state", () => {
+  const examples = rankExamples(12, 12);
+  const options = { ...OPTIONS, max_steps: 3, save_strategy: "steps", save_steps: 1, max_grad_norm: 0 } as const;
+  const of = (size: number, outputFolder: string, own: Partial<TrainerOptions>, more: Partial<RankSetup> = {}) =>
+    trainRanks(size, {
+      ...{ examples, outputFolder, ...more },
+      options: { ...options, ...own, per_device_train_batch_size: 12 / size },
+    });
+  /** Names, places and bytes of a checkpoint's moments; the norm, in the optimizer's small state, is summed otherwise. */
+  const momentsOf = (path: string) => {
+    const file = readFileSync(join(path, "checkpoint-3", "optimizer.safetensors"));
+    const start = 8 + Number(file.readBigUInt64LE(0));
+    const header = JSON.parse(file.subarray(8, start).toString()) as Record<string, { data_offsets: number[] }>;
+    const end = header.optimizer_state?.data_offsets[0] ?? 0;
+    return { header, bytes: file.subarray(start, start + end).toString("base64") };
+  };
+
+  test.each<readonly [string, Partial<TrainerOptions>, boolean]>([
+    ["all weights", {}, false],
+    ["an adapter", {}, true],
+    ["moments in eight bits, frozen parameters", { optim: "adamw_8bit", freeze_parameters: ["layers\\.0"] }, false],
+  ])("has the bits of whole state, and writes the same checkpoints: %s", async (_, own, lora) => {
+    const [whole, sharded] = [freshPath(folder, "whole"), freshPath(folder, "sharded")];
+    const runs = await of(3, whole, own, { lora });
+    const shards = await of(3, sharded, { ...own, shard_optimizer: true }, { lora });
+    const weights = (of: readonly RankRun[]) => of.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(weights(shards)).toEqual(weights(runs));
+    expect(momentsOf(sharded)).toEqual(momentsOf(whole));
+    const bytes = (of: readonly RankRun[]) => of.map(({ metrics }) => metrics[0]?.["bytes/optimizer"] ?? 0);
+    for (const mine of bytes(shards)) expect(mine).toBeLessThan(0.6 * (bytes(runs)[0] ?? 0));
+  });
+
+  test("clips by the norm of all shares, and is gone on from by any number of ranks", async () => {
+    const own = { max_grad_norm: 0.05, optim: "adamw_8bit", shard_optimizer: true } as const;
+    const unbroken = await of(4, freshPath(folder, "unbroken"), own);
+    const [whole] = await of(4, freshPath(folder, "whole"), { ...own, shard_optimizer: false });
+    expect(farthest(unbroken[0]?.weights ?? new Map(), whole?.weights ?? new Map()).distance).toBeLessThanOrEqual(
+      RANKS,
+    );
+    const stopped = freshPath(folder, "stopped");
+    await of(4, stopped, { ...own, save_strategy: "no" }, { stop: { rank: 1, after: 1 } });
+    for (const [size, shard_optimizer] of [
+      [4, true],
+      [3, true],
+      [1, false],
+    ] as const) {
+      const path = freshPath(folder, `resumed-${size}`);
+      cpSync(stopped, path, { recursive: true });
+      const resumed = await of(size, path, { ...own, shard_optimizer, resume_from_checkpoint: true });
+      const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+      if (size === 4) expect(end(resumed)).toEqual(end(unbroken));
+      const [found, wanted] = [resumed[0] as RankRun, unbroken[0] as RankRun];
+      expect(found.steps).toBe(3);
+      expect(farthest(found.weights, wanted.weights).distance).toBeLessThanOrEqual(RANKS);
+    }
+  });
+});
+
+describe("ranks that update by themselves, with sync_every", () => {
+  const options = { ...OPTIONS, sync_every: 2, per_device_train_batch_size: 3, logging_steps: 2 } as const;
+  const examples = rankExamples(12, 13);
+
+  test("have the mean of what they learnt alone, with outer_learning_rate 1 and no momentum", async () => {
+    const own = { ...options, max_steps: 2, shuffle_dataset: false, outer_learning_rate: 1, outer_momentum: 0 };
+    const ranks = await trainRanks(2, { examples, options: own });
+    // Rings of three rows are dealt in turn, so each rank is a run of its own rows: 0 to 2 and 6 to 8, or the others.
+    const alone = await Promise.all(
+      [0, 1].map(async (rank) => {
+        const rows = examples.filter((_, i) => Math.floor(i / 3) % 2 === rank);
+        const [run] = await trainRanks(1, { examples: rows, options: { ...own, sync_every: undefined } });
+        return run as RankRun;
+      }),
+    );
+    const [first, second] = alone.map(({ weights }) => weights);
+    const mean = new Map(
+      [...(first ?? [])].map(([name, values]) => {
+        const others = second?.get(name);
+        return [name, values.map((value, i) => Math.fround((value + (others?.[i] ?? Number.NaN)) / 2))];
+      }),
+    );
+    for (const run of ranks) {
+      expect(farthest(run.weights, mean).distance).toBeLessThanOrEqual(1e-7);
+      expect(run.metrics[0]?.outer_grad_norm).toBeGreaterThan(0);
+      const tokens = alone.map(({ metrics }) => metrics[0]?.num_tokens ?? 0);
+      expect(run.metrics[0]?.num_tokens).toBe((tokens[0] ?? 0) + (tokens[1] ?? 0));
+    }
+  });
+
+  test("learn, in one process too, and end on the same weights after a part of a round", async () => {
+    const [one] = await trainRanks(1, { examples, options: { ...options, max_steps: 5 } });
+    expect(one?.metrics.map(({ outer_grad_norm }) => outer_grad_norm !== undefined)).toEqual([true, true, true]);
+    // 13 rows in rings of 3 or 2: an epoch's last update has rows for one rank of two alone.
+    const runs = await trainRanks(2, { examples: rankExamples(13, 14), options: { ...options, max_steps: 5 } });
+    const weights = runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(weights[1]).toEqual(weights[0]);
+    expect(runs[0]?.metrics.map(({ loss }) => Number.isFinite(loss))).toEqual([true, true, true]);
+  });
+
+  test.each([
+    ["between two outer steps", 3, "adamw_8bit", false],
+    ["right after one", 2, "adamw_torch", true],
+  ] as const)("are gone on from to the same bits, stopped %s", async (_, after, optim, lora) => {
+    const own = { ...options, optim } as const;
+    const unbroken = await trainRanks(3, { examples, lora, options: own });
+    const outputFolder = freshPath(folder, "local");
+    // All stop after the update in which one is asked to.
+    const stop = { rank: 1, after: after - 1 };
+    const broken = await trainRanks(3, { examples, lora, outputFolder, options: own, stop });
+    expect(broken.map(({ steps }) => steps)).toEqual([after, after, after]);
+    const resuming = { ...own, resume_from_checkpoint: true } as const;
+    const resumed = await trainRanks(3, { examples, lora, outputFolder, options: resuming });
+    const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(end(resumed)).toEqual(end(unbroken));
+    expectSameMetrics(resumed[0]?.log as Metrics[], unbroken[0]?.log as Metrics[], 0);
+    const with2 = trainRanks(2, { examples, lora, outputFolder, options: resuming });
+    await expect(with2).rejects.toThrow(/had 3 ranks that update by themselves .* has 2: start 3\.$/);
+    const summing = trainRanks(3, { examples, lora, outputFolder, options: { ...resuming, sync_every: undefined } });
+    await expect(summing).rejects.toThrow(/^option "sync_every" is null, but the run of .* had 2/);
+  });
+
+  test("refuse what would look at models that differ", async () => {
+    const setup = { examples, evalExamples: examples };
+    const of = (more: RankSetup["options"]) => trainRanks(2, { ...setup, options: { ...options, ...more } });
+    await expect(of({ eval_steps: 3 })).rejects.toThrow(
+      /^the run evaluates every 3 updates, which is no multiple of sync_every 2, .*: set eval_steps to a multiple\.$/,
+    );
+    await expect(of({ eval_steps: 2, sync_ref_model: true })).rejects.toThrow(
+      /^sync_ref_model and sync_every are both/,
+    );
+    await expect(of({ eval_steps: 2, shard_optimizer: true })).rejects.toThrow(/^shard_optimizer and sync_every are/);
+  });
+});
+
 test("a rank with other rows or options is named before the first update", async () => {
   const setup = { examples: rankExamples(8, 10), options: { ...OPTIONS, per_device_train_batch_size: 2 } };
   const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
@@ -196,6 +331,6 @@ test("a rank with other rows or options is named before the first update", async
   );
   const others = (rank: number) => (rank === 1 ? { examples: rankExamples(8, 11) } : {});
   await expect(trainRanks(2, { ...setup, ofRank: others })).rejects.toThrow(
-    /^Rank 1 differs .* in the rows to train on:/,
+    /^rank 1 differs .* in the rows to train on:/,
   );
 });

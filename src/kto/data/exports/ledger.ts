@@ -1,14 +1,15 @@
 /**
  * What the ratings of an export say about each other: which was replaced by a later one, where raters contradict each
  * other, and which answer follows another one whose text the file lacks. A first pass over all files fills it; of each
- * rating it keeps a few numbers and the name of the answer.
+ * rating it keeps a few numbers and the name of the answer: exports have millions.
  */
+import { float64s, int32s, Names } from "./names.ts";
 import type { Rating, Reason } from "./types.ts";
 
 interface Vote {
   /** Position among all ratings of all files. */
   readonly index: number;
-  readonly rater: string;
+  readonly rater: number;
   readonly time: number;
   /** Larger for the one that counts of two with the same time. */
   readonly order: number;
@@ -23,11 +24,59 @@ interface Place {
   readonly time: number;
 }
 
+/** What the votes say, by their numbers, in the order in which they came. */
+class Votes {
+  readonly #answers = new Names();
+  readonly #raters = new Names();
+  readonly #index = int32s();
+  readonly #rater = int32s();
+  readonly #time = float64s();
+  /** Twice the thumb (0, 1, or 2 for none), and 1 more where the export's newest ratings come first. */
+  readonly #kind = int32s();
+  /** Of an answer its first and its last vote, of a vote the next one on the same answer; 0, or 1 more than its number. */
+  readonly #first = int32s();
+  readonly #last = int32s();
+  readonly #next = int32s();
+  #count = 0;
+
+  add(answer: string, rater: string, { index, time, up }: Omit<Vote, "order" | "rater">, newestFirst: boolean): void {
+    const vote = this.#count++;
+    this.#index.set(vote, index);
+    this.#rater.set(vote, this.#raters.add(rater));
+    this.#time.set(vote, time);
+    this.#kind.set(vote, 2 * (up === undefined ? 2 : Number(up)) + Number(newestFirst));
+    const place = this.#answers.add(answer);
+    const last = this.#last.at(place);
+    if (last === 0) this.#first.set(place, vote + 1);
+    else this.#next.set(last - 1, vote + 1);
+    this.#last.set(place, vote + 1);
+  }
+
+  /** The votes on each answer that has several. */
+  *several(): Generator<readonly Vote[]> {
+    for (let answer = 0; answer < this.#answers.size; answer++) {
+      if (this.#first.at(answer) === this.#last.at(answer)) continue;
+      const votes: Vote[] = [];
+      for (let on = this.#first.at(answer); on !== 0; on = this.#next.at(on - 1)) votes.push(this.#vote(on - 1));
+      yield votes;
+    }
+  }
+
+  #vote(vote: number): Vote {
+    const [index, kind] = [this.#index.at(vote), this.#kind.at(vote)];
+    return {
+      index,
+      rater: this.#rater.at(vote),
+      time: this.#time.at(vote),
+      order: kind % 2 === 1 ? -index : index,
+      up: kind >= 4 ? undefined : kind >= 2,
+    };
+  }
+}
+
 export class Ledger {
   #count = 0;
-  /** A list only where there are several, which is rare. */
-  readonly #votes = new Map<string, Vote | Vote[]>();
-  readonly #raters = new Map<string, string>();
+  #votes = new Votes();
   readonly #threads: Place[] = [];
 
   /** Takes the next rating; all of them come in the order of the files. */
@@ -36,19 +85,15 @@ export class Ledger {
     if (thread !== undefined) this.#threads.push({ index, ...thread });
     if (answer === undefined) return;
     const up = typeof thumb === "boolean" ? thumb : undefined;
-    const vote = { index, rater: this.#known(rater), time, order: newestFirst ? -index : index, up };
-    const earlier = this.#votes.get(answer);
-    if (earlier === undefined) this.#votes.set(answer, vote);
-    else if (Array.isArray(earlier)) earlier.push(vote);
-    else this.#votes.set(answer, [earlier, vote]);
+    this.#votes.add(answer, rater, { index, time, up }, newestFirst);
   }
 
   /** The reasons against ratings, by their positions; a rating that is not listed stands alone. */
   close(): ReadonlyMap<number, readonly Reason[]> {
     const found = new Map<number, Reason[]>();
     const add = (index: number, reason: Reason) => found.set(index, [...(found.get(index) ?? []), reason]);
-    for (const votes of this.#votes.values()) if (Array.isArray(votes)) compare(votes, add);
-    this.#votes.clear();
+    for (const votes of this.#votes.several()) compare(votes, add);
+    this.#votes = new Votes();
     const first = new Map<string, Place>();
     for (const place of this.#threads) {
       const earlier = first.get(place.id);
@@ -60,18 +105,11 @@ export class Ledger {
     }
     return found;
   }
-
-  /** One string for each rater, since each record brings a copy of its own. */
-  #known(rater: string): string {
-    const known = this.#raters.get(rater);
-    if (known === undefined) this.#raters.set(rater, rater);
-    return known ?? rater;
-  }
 }
 
 /** Compares all votes on one answer. */
 function compare(votes: readonly Vote[], add: (index: number, reason: Reason) => void): void {
-  const latest = new Map<string, Vote>();
+  const latest = new Map<number, Vote>();
   for (const vote of votes) {
     const other = latest.get(vote.rater);
     if (other === undefined || isLater(vote, other)) latest.set(vote.rater, vote);

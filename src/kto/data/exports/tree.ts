@@ -1,4 +1,5 @@
 /** Conversations as trees: the path to a message by the pointers of messages to their parents. */
+import { int32s, Names } from "./names.ts";
 import type { Finding, Json, Reason, Turn } from "./types.ts";
 import { isObject, listOf } from "./values.ts";
 
@@ -46,32 +47,34 @@ export function* flattened(roots: readonly unknown[], children: string): Generat
   }
 }
 
-/** A message of a table. */
-interface Placed {
-  /** Its parent, or the parent's id if that has not been seen yet. */
-  readonly parent: Placed | string | undefined;
-  readonly id: string;
-  /** Position among the records of messages. */
-  readonly at: number;
-  /** Where the first rated message stands to whose path it belongs. */
-  firstUse?: number;
-  /** Messages that no rated one needs after this one. */
-  owned?: Placed[];
-  /** How many records rate it, and how many of them are still to come. */
-  ratings: number;
-  left: number;
-  turn?: Turn;
-}
+/** In place of a number of a message: none. */
+const NONE = 0;
 
 /**
  * Trees whose messages have a record each. A first pass over the records places them all; after it the turn of a message
  * is held from its own record to that of the last rated message that follows from it, so that a file of any length whose
  * conversations stand together takes little memory. A message whose record stands behind a rated one that follows from
  * it, which no program writes, is held from a pass of its own on.
+ *
+ * Messages have numbers, those of their ids. In columns 0 stands for none, so that numbers and positions stand there
+ * as one more than they are.
  */
 export class MessageTable {
-  readonly #placed = new Map<string, Placed>();
-  readonly #rated: { readonly message: Placed; readonly at: number }[] = [];
+  readonly #ids = new Names();
+  /** The position of a message among the records. */
+  readonly #at = int32s();
+  readonly #parent = int32s();
+  /** Where the first rated message stands to whose path it belongs. */
+  readonly #firstUse = int32s();
+  /** How many records rate it, and how many of them are still to come. */
+  readonly #ratings = int32s();
+  readonly #left = int32s();
+  /** The messages that no rated one needs after this one: the first, and of each the next. */
+  readonly #owned = int32s();
+  readonly #nextOwned = int32s();
+  /** Which message the records that have a rating rate, and their positions, until the table is closed. */
+  #rated = { message: int32s(), at: int32s(), count: 0 };
+  readonly #turns = new Map<number, Turn>();
   #records = 0;
   /** The record that comes next, once all are placed. */
   #next = 0;
@@ -79,79 +82,91 @@ export class MessageTable {
   /** Of two messages with one id the first counts. */
   place(id: string, parent: string | undefined, isRated: boolean): void {
     const at = this.#records++;
-    let message = this.#placed.get(id);
-    if (message === undefined) {
-      message = {
-        id,
-        at,
-        parent: parent === undefined ? undefined : (this.#placed.get(parent) ?? parent),
-        ratings: 0,
-        left: 0,
-      };
-      this.#placed.set(id, message);
+    const message = this.#ids.add(id);
+    if (this.#at.at(message) === NONE) {
+      this.#at.set(message, at + 1);
+      if (parent !== undefined) this.#parent.set(message, this.#ids.add(parent) + 1);
     }
     if (!isRated) return;
-    this.#rated.push({ message, at });
-    message.ratings++;
-    message.left++;
+    const { count } = this.#rated;
+    this.#rated.message.set(count, message);
+    this.#rated.at.set(count, at);
+    this.#rated.count++;
+    this.#ratings.set(message, this.#ratings.at(message) + 1);
+    this.#left.set(message, this.#left.at(message) + 1);
   }
 
   /** To be called once all records were placed. Returns whether `keep` must be given all of them. */
   close(): boolean {
+    const { message: rated, at, count } = this.#rated;
     let needsKeeping = false;
-    for (const { message, at } of this.#rated) {
-      for (let on: Placed | undefined = message; on !== undefined && on.firstUse === undefined; on = this.#before(on)) {
-        on.firstUse = at;
-        needsKeeping ||= isLate(on);
+    for (let i = 0; i < count; i++) {
+      for (let on: number | undefined = rated.at(i); on !== undefined; on = this.#before(on)) {
+        if (this.#firstUse.at(on) !== NONE) break;
+        this.#firstUse.set(on, at.at(i) + 1);
+        needsKeeping ||= this.#isLate(on);
       }
     }
-    const owned = new Set<Placed>();
-    for (const { message } of this.#rated.toReversed()) {
-      for (let on: Placed | undefined = message; on !== undefined && !owned.has(on); on = this.#before(on)) {
-        owned.add(on);
-        if (message.owned === undefined) message.owned = [on];
-        else message.owned.push(on);
+    // Each is owned by the last rated message that needs it.
+    const isOwned = new Uint8Array(this.#ids.size);
+    for (let i = count - 1; i >= 0; i--) {
+      const message = rated.at(i);
+      for (let on: number | undefined = message; on !== undefined && isOwned[on] === 0; on = this.#before(on)) {
+        isOwned[on] = 1;
+        this.#nextOwned.set(on, this.#owned.at(message));
+        this.#owned.set(message, on + 1);
       }
     }
-    this.#rated.length = 0;
+    this.#rated = { message: int32s(), at: int32s(), count: 0 };
     return needsKeeping;
   }
 
   keep(id: string, turn: () => Turn): void {
-    const message = this.#placed.get(id);
-    if (message !== undefined && message.turn === undefined && isLate(message)) message.turn = turn();
+    const message = this.#ids.find(id);
+    if (message !== undefined && !this.#turns.has(message) && this.#isLate(message)) this.#turns.set(message, turn());
   }
 
   /** What is found in the next record, which is this message's; `nodeOf` knows all that is before it. */
   *found(id: string, turn: () => Turn, findings: Iterable<Finding>): Generator<Finding> {
-    const message = this.#placed.get(id);
-    if (message?.at === this.#next && message.firstUse !== undefined) message.turn ??= turn();
+    const message = this.#ids.find(id);
+    const isItsRecord = message !== undefined && this.#at.at(message) === this.#next + 1;
+    if (isItsRecord && this.#firstUse.at(message) !== NONE && !this.#turns.has(message)) {
+      this.#turns.set(message, turn());
+    }
     this.#next = (this.#next + 1) % this.#records;
     let isRated = false;
     for (const finding of findings) {
       yield finding;
       isRated ||= finding !== "unrated";
     }
-    if (message === undefined || !isRated || --message.left > 0) return;
+    if (message === undefined || !isRated) return;
+    const left = this.#left.at(message) - 1;
     // For the next time that all records are gone through.
-    message.left = message.ratings;
-    for (const one of message.owned ?? []) if (!isLate(one)) delete one.turn;
+    this.#left.set(message, left > 0 ? left : this.#ratings.at(message));
+    if (left > 0) return;
+    for (let one = this.#owned.at(message); one !== NONE; one = this.#nextOwned.at(one - 1)) {
+      if (!this.#isLate(one - 1)) this.#turns.delete(one - 1);
+    }
   }
 
   /** A message of a path to a rated one, for `pathTo`. */
   readonly nodeOf = (id: string): TreeNode | undefined => {
-    const message = this.#placed.get(id);
-    if (message?.turn === undefined) return undefined;
-    const { parent, turn } = message;
-    return { parent: typeof parent === "object" ? parent.id : parent, turn: () => turn };
+    const message = this.#ids.find(id);
+    const turn = message === undefined ? undefined : this.#turns.get(message);
+    if (message === undefined || turn === undefined) return undefined;
+    const parent = this.#parent.at(message);
+    return { parent: parent === NONE ? undefined : this.#ids.textOf(parent - 1), turn: () => turn };
   };
 
-  #before({ parent }: Placed): Placed | undefined {
-    return typeof parent === "string" ? this.#placed.get(parent) : parent;
+  /** undefined at a root, and where the file has no record of the parent. */
+  #before(message: number): number | undefined {
+    const parent = this.#parent.at(message);
+    return parent === NONE || this.#at.at(parent - 1) === NONE ? undefined : parent - 1;
   }
-}
 
-/** Whether a message stands behind a rated one that needs it. */
-function isLate({ at, firstUse }: Placed): boolean {
-  return firstUse !== undefined && at > firstUse;
+  /** Whether a message stands behind a rated one that needs it. */
+  #isLate(message: number): boolean {
+    const firstUse = this.#firstUse.at(message);
+    return firstUse !== NONE && this.#at.at(message) > firstUse;
+  }
 }

@@ -1,0 +1,66 @@
+/**
+ * What the page asks of a run, and when: a part that is shown asks for its own words alone, and again only where the
+ * list of runs tells of something new for them. Without the page's library, for bench/experiments/dashboard-cost.ts too.
+ */
+import type { MetricsAnswer, RunSummary, Series } from "../protocol.ts";
+
+/** The parts of the page, with what each asks of a run that is shown. */
+export const PARTS = {
+  overview: { title: "Overview", asks: ["metrics"] },
+  "value-function": { title: "Value function", asks: ["examples"] },
+  rewards: { title: "Rewards", asks: ["rewards"] },
+  rows: { title: "Rows", asks: ["rows"] },
+  samples: { title: "Samples", asks: ["samples"] },
+  curves: { title: "Curves", asks: ["metrics"] },
+  configuration: { title: "Configuration", asks: ["facts"] },
+  events: { title: "Events", asks: ["events"] },
+} as const satisfies Readonly<Record<string, { readonly title: string; readonly asks: readonly Word[] }>>;
+
+export type Part = keyof typeof PARTS;
+
+/** What can be asked of a run, by its word in the address. */
+export type Word = keyof typeof STATES;
+
+/** Of each word what, in the list of runs, makes for another answer. */
+const STATES = {
+  metrics: ({ lines }: RunSummary) => lines,
+  examples: ({ examples = 0 }: RunSummary) => examples,
+  // Over the whole run, so that a few updates more hardly show, and the whole is gone through for each answer.
+  rewards: (run: RunSummary) => noticed(run),
+  rows: (run: RunSummary) => noticed(run),
+  samples: ({ samples = 0 }: RunSummary) => samples,
+  events: ({ events = 0 }: RunSummary) => events,
+  facts: ({ running }: RunSummary) => String(running),
+} as const;
+
+/** The updates with examples; while a run goes on, in steps of a fiftieth of them. */
+function noticed({ examples = 0, running }: RunSummary): string {
+  return running && examples > 50 ? `about ${Math.floor(Math.log(examples) / Math.log(1.02))}` : String(examples);
+}
+
+/** Another text where a run may answer otherwise. */
+export function stateOf(word: Word, run: RunSummary): string {
+  return `${run.generation} ${STATES[word](run)}`;
+}
+
+/** Points of a metric that the page holds; with more it asks for all of them anew, thinned. */
+const MOST_HELD = 4000;
+
+/** Where a run's metrics are had, without what the page knows of them already. */
+export function metricsPath(id: string, known: MetricsAnswer | undefined): string {
+  const path = `/api/runs/${id}/metrics`;
+  const isLong = Object.values(known?.series ?? {}).some(({ values }) => values.length > MOST_HELD);
+  return known === undefined || isLong ? path : `${path}?from=${known.lines}&generation=${known.generation}`;
+}
+
+/** All that is known with an answer; undefined where the answer goes on from what is not known here. */
+export function withNews(known: MetricsAnswer | undefined, answer: MetricsAnswer): MetricsAnswer | undefined {
+  if (answer.from === 0) return answer;
+  if (known?.lines !== answer.from || known.generation !== answer.generation) return undefined;
+  const series: Record<string, Series> = { ...known.series };
+  for (const [name, { steps, values }] of Object.entries(answer.series)) {
+    const before = series[name];
+    series[name] = { steps: [...(before?.steps ?? []), ...steps], values: [...(before?.values ?? []), ...values] };
+  }
+  return { ...answer, from: 0, series };
+}
