@@ -61,15 +61,14 @@ export interface Measured {
   readonly planned: number;
   /** The most bytes of buffers that the device has had at once. */
   readonly allocated: number;
-  /** Bytes that the process gives back when the run is freed: mapped for it, and of these in memory (resident). */
-  readonly mapped: number;
-  readonly resident: number;
+  /** Bytes by which the process's resident memory has grown, less what JavaScript's heap and array buffers have. */
+  readonly grown: number;
   readonly seconds: number;
 }
 
 /**
- * Runs one update of a random model of this shape, frees it, and compares what the kernel says of the process before and
- * after that: what kernels take as code and JavaScript as heap stays, and buffers go.
+ * Runs one update of a random model of this shape. What kernels take as code is there before: a model of one layer and a
+ * small vocabulary runs one first.
  *
  * @param device a software adapter, whose buffers are this process's memory
  */
@@ -81,32 +80,39 @@ export async function measuredRun(
 ): Promise<Measured> {
   const folder = mkdtempSync(join(tmpdir(), "kto-measured-"));
   try {
-    await writeLargeRandomModel(folder, shape, 2);
+    const small = { ...shape, num_hidden_layers: 1, vocab_size: 4096, bos_token_id: 1, eos_token_id: 2 };
+    await writeLargeRandomModel(join(folder, "small"), small, 1);
+    await writeLargeRandomModel(join(folder, "whole"), shape, 2);
     const counting = planningDevice(device);
-    await qloraRun(counting, folder, quantization, rows);
-    const { trainer, free } = await qloraRun(device, folder, quantization, rows);
-    const start = performance.now();
-    for await (const { metrics } of trainer) {
-      if (!Number.isFinite(metrics?.loss)) throw new Error(`the loss of ${folder} is ${metrics?.loss}`);
-    }
-    await device.idle();
-    const seconds = (performance.now() - start) / 1000;
-    const held = processMemory();
-    free();
-    await device.idle(); // buffers are given back when nothing uses them any more
-    const left = processMemory();
-    const of = (name: string) => (held.get(name) ?? Number.NaN) - (left.get(name) ?? Number.NaN);
-    return {
-      ...{ planned: counting.totalBytes, allocated: device.peakBytes },
-      ...{ mapped: of("VmData"), resident: of("VmRSS"), seconds },
-    };
+    await qloraRun(counting, join(folder, "whole"), quantization, rows);
+    await update(device, join(folder, "small"), quantization, rows);
+    const before = residentBytes();
+    const { seconds, grown } = await update(device, join(folder, "whole"), quantization, rows, before);
+    return { planned: counting.totalBytes, allocated: device.peakBytes, grown, seconds };
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-/** Bytes of the kinds of memory of this process, by the kernel's names. */
-function processMemory(): Map<string, number> {
-  const lines = readFileSync("/proc/self/status", "utf8").matchAll(/^(\w+):\s+(\d+) kB/gm);
-  return new Map([...lines].map(([, name = "", kibibytes]) => [name, 1024 * Number(kibibytes)]));
+async function update(device: Device, folder: string, quantization: Quantization, rows: Rows, before = 0) {
+  const { trainer, free } = await qloraRun(device, folder, quantization, rows);
+  const start = performance.now();
+  try {
+    for await (const { metrics } of trainer) {
+      if (!Number.isFinite(metrics?.loss)) throw new Error(`the loss of ${folder} is ${metrics?.loss}`);
+    }
+    await device.idle();
+    return { seconds: (performance.now() - start) / 1000, grown: residentBytes() - before };
+  } finally {
+    free();
+    await device.idle(); // buffers are given back when nothing uses them any more
+  }
+}
+
+/** Resident bytes of the process but those of JavaScript's heap and array buffers. */
+function residentBytes(): number {
+  const status = readFileSync("/proc/self/status", "utf8");
+  const resident = 1024 * Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN);
+  const { heapTotal, external } = process.memoryUsage();
+  return resident - heapTotal - external;
 }
