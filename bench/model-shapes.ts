@@ -43,3 +43,27 @@ export const qwen3Shape = {
   torch_dtype: "bfloat16",
   vocab_size: 151936,
 };
+
+/** google/gemma-3-1b-it: 1.0 billion parameters, 26 layers of which every sixth sees all tokens, head size 256. */
+export const gemma3Shape = {
+  architectures: ["Gemma3ForCausalLM"],
+  bos_token_id: 2,
+  eos_token_id: 1,
+  head_dim: 256,
+  hidden_activation: "gelu_pytorch_tanh",
+  hidden_size: 1152,
+  intermediate_size: 6912,
+  max_position_embeddings: 32768,
+  model_type: "gemma3_text",
+  num_attention_heads: 4,
+  num_hidden_layers: 26,
+  num_key_value_heads: 1,
+  query_pre_attn_scalar: 256,
+  rms_norm_eps: 1e-6,
+  rope_local_base_freq: 10000,
+  rope_theta: 1000000,
+  sliding_window: 512,
+  sliding_window_pattern: 6,
+  torch_dtype: "bfloat16",
+  vocab_size: 262144,
+};

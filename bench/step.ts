@@ -209,7 +209,7 @@ async function timeHost(
 }
 
 /** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
-async function profile(device: Device, step: Update): Promise<KernelTime[]> {
+export async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   if (!device.gpu.features.has("timestamp-query")) return [];
   const kernels = new Map<string, KernelTime>();
   for (const program of step.programs) {

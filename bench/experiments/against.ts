@@ -1,28 +1,30 @@
 /**
  * Times the kernels of this checkout against those of another one, alternating in one process on one device, so that
  * the machine's other work meets both alike. Each case is checked against float64 first. Medians of the ratios of a
- * round.
+ * round, of wall time and of processor time, which is a software adapter's own.
  *
  *   npx tsx bench/experiments/against.ts OTHER [--cases TEXT] [--rounds N] [--json FILE]
  *
  * OTHER is the folder of the other checkout, with its packages installed. `--cases` takes the cases of the benchmark
- * whose name and shape contain one of these texts, separated by commas; default: all matmuls. KTO_ADAPTER and
- * KTO_FEATURES choose the device; kernels are the defaults, without tuning.
+ * whose name and shape contain one of these texts, separated by commas; default: all. KTO_ADAPTER and KTO_FEATURES
+ * choose the device; kernels are the defaults, without tuning. Ends with exit code 1 where a case takes over 3% more
+ * processor time than before.
  */
-import { writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { commit } from "../../src/engine/platform/node-commit.ts";
-import { logSoftmaxGatherCases } from "../kernels/log-softmax-gather.ts";
-import { matmulCases } from "../kernels/matmul.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "../measure/case.ts";
 import { summary } from "../measure/measure.ts";
+import { now, since, type Timed } from "./timed.ts";
 
 /** Least time of one timing, in milliseconds. */
 const LEAST_MS = 50;
+/** What a case may take more than before, as a share of it. */
+const SLOWER = 0.03;
 
 /** A case that has run once and was right; `firstMs` is the time of compiling and of that run. */
 async function prepare(device: Device, memory: BenchmarkMemory, one: BenchmarkCase) {
@@ -41,25 +43,31 @@ async function compare(device: Device, before: BenchmarkCase, after: BenchmarkCa
   const memory = new BenchmarkMemory(device);
   const contenders = [await prepare(device, memory, before), await prepare(device, memory, after)] as const;
   const timed = async ({ program }: (typeof contenders)[number], times: number) => {
-    const start = performance.now();
+    const start = now();
     for (let i = 0; i < times; i++) program.run();
     await device.idle();
-    return (performance.now() - start) / times;
+    const { ms, processorMs } = since(start);
+    return { ms: ms / times, processorMs: processorMs / times };
   };
   try {
-    const times = Math.ceil(LEAST_MS / Math.max(0.01, await timed(contenders[1], 1)));
-    const [befores, afters]: [number[], number[]] = [[], []];
+    const times = Math.ceil(LEAST_MS / Math.max(0.01, (await timed(contenders[1], 1)).ms));
+    const [befores, afters]: [Timed[], Timed[]] = [[], []];
     for (let round = 0; round < rounds; round++) {
-      befores.push(await timed(contenders[0], times));
-      afters.push(await timed(contenders[1], times));
+      // Who goes first alternates, so that neither always finds the caches that the other left.
+      for (const which of round % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
+        [befores, afters][which]?.push(await timed(contenders[which], times));
+      }
     }
+    const ratio = (of: (time: Timed) => number) =>
+      summary(befores.map((before, round) => of(before) / of(afters[round] ?? before))).medianMs;
     return {
       name: after.name,
       shape: after.shape,
-      before_ms: summary(befores).medianMs,
-      after_ms: summary(afters).medianMs,
-      /** How many times as fast as before. */
-      ratio: summary(befores.map((ms, round) => ms / (afters[round] ?? Number.NaN))).medianMs,
+      before_ms: summary(befores.map(({ ms }) => ms)).medianMs,
+      after_ms: summary(afters.map(({ ms }) => ms)).medianMs,
+      /** How many times as fast as before, by wall time and by processor time. */
+      ratio: ratio(({ ms }) => ms),
+      processor_ratio: ratio(({ processorMs }) => processorMs),
       before_first_ms: contenders[0].firstMs,
       after_first_ms: contenders[1].firstMs,
     };
@@ -69,20 +77,21 @@ async function compare(device: Device, before: BenchmarkCase, after: BenchmarkCa
   }
 }
 
-/** The other checkout's cases; they are written for the same interface. */
-async function casesOf(checkout: string): Promise<readonly BenchmarkCase[]> {
-  const load = (file: string) => import(pathToFileURL(join(checkout, "bench", "kernels", file)).href);
-  const { matmulCases: matmuls } = (await load("matmul.ts")) as { matmulCases: readonly BenchmarkCase[] };
-  const { logSoftmaxGatherCases: heads } = (await load("log-softmax-gather.ts")) as {
-    logSoftmaxGatherCases: readonly BenchmarkCase[];
-  };
-  return [...matmuls, ...heads];
+/** A checkout's cases of all kernels; every checkout's are written for the same interface. */
+async function casesOf(checkout: string): Promise<BenchmarkCase[]> {
+  const folder = join(checkout, "bench", "kernels");
+  const cases: BenchmarkCase[] = [];
+  for (const file of readdirSync(folder).sort()) {
+    const exported = (await import(pathToFileURL(join(folder, file)).href)) as Record<string, readonly BenchmarkCase[]>;
+    cases.push(...Object.entries(exported).flatMap(([name, value]) => (name.endsWith("Cases") ? value : [])));
+  }
+  return cases;
 }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    cases: { type: "string", default: "matmul" },
+    cases: { type: "string", default: "" },
     rounds: { type: "string", default: "7" },
     json: { type: "string" },
   },
@@ -91,26 +100,28 @@ const [other] = positionals;
 if (other === undefined) throw new Error("name the folder of the other checkout");
 const wanted = values.cases.split(",");
 const others = await casesOf(resolve(other));
+const own = await casesOf(fileURLToPath(new URL("../..", import.meta.url)));
 const device = await Device.open({ tuning: "off" });
 try {
   const results = [];
   const { description: adapter, facts } = device;
   console.log(`${adapter}, subgroups of ${facts.subgroupSize} (0: none used), commit ${commit()}`);
-  for (const after of [...matmulCases, ...logSoftmaxGatherCases]) {
+  for (const after of own) {
     const label = `${after.name} ${after.shape}`;
     if (!wanted.some((text) => label.includes(text))) continue;
     const before = others.find(({ name, shape }) => name === after.name && shape === after.shape);
     if (before === undefined) {
-      console.log(`${label.padEnd(48)} ${other} has no such case`);
+      console.log(`${label.padEnd(60)} ${other} has no such case`);
       continue;
     }
     const result = await compare(device, before, after, Number(values.rounds));
     results.push(result);
-    const [from, to] = [result.before_ms, result.after_ms].map((ms) => ms.toFixed(1));
-    const [first, now] = [result.before_first_ms, result.after_first_ms].map((ms) => ms.toFixed(0));
+    const [from, to] = [result.before_ms, result.after_ms].map((ms) => ms.toPrecision(3));
+    const [first, last] = [result.before_first_ms, result.after_first_ms].map((ms) => ms.toFixed(0));
     console.log(
-      `${label.padEnd(48)} ${from} -> ${to} ms, ${result.ratio.toFixed(2)} times; first run ${first} -> ${now} ms`,
+      `${label.padEnd(60)} ${from} -> ${to} ms, ${result.ratio.toFixed(2)} times, by processor time ${result.processor_ratio.toFixed(3)}; first run ${first} -> ${last} ms`,
     );
+    if (result.processor_ratio * (1 + SLOWER) < 1) process.exitCode = 1;
     // After each case: a run that is broken off keeps what it has.
     const file = { date: new Date().toISOString(), adapter, facts, commit: commit(), results };
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(file, null, 2)}\n`);

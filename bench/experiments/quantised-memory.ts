@@ -1,11 +1,16 @@
 /**
- * Plans QLoRA runs of Qwen3-0.6B, 1.7B and 4B as `kto train --dry_run` does, on a device that only counts, with the
- * adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed; the weight
- * files have headers of the right shapes and no numbers.
+ * Plans QLoRA runs of Qwen3-0.6B, 1.7B, 4B and Gemma-3-1B as `kto train --dry_run` does, on a device that only counts,
+ * with the adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed for
+ * that; the weight files have headers of the right shapes and no numbers. With --measure, instead, one update of the 0.6B
+ * shape runs on a software adapter, whose memory is this process's, beside its plan: one microbatch of so many rows,
+ * without mismatched pairs, which would take three times as long.
  *
- *   npx tsx bench/experiments/quantised-memory.ts [--json FILE]
+ *   [MALLOC_MMAP_THRESHOLD_=65536] npx tsx bench/experiments/quantised-memory.ts [--json FILE] [--measure ROWS]... [--layers N]
  *
- * Exits with 1 where 4B at 1 takes 6 GiB or more, or 1.7B 3 GiB or more.
+ * --layers measures a model of so many layers of the 28, which takes less time. The variable is needed to measure: by it
+ * the C library gives freed buffers back to the system at once, so that those of the run before are not counted.
+ *
+ * Exits with 1 where 4B at 1 takes 6 GiB or more, 1.7B 3 GiB or more, or a measured run is off its plan by over 10%.
  */
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,31 +20,38 @@ import { Device } from "../../src/engine/gpu/device.ts";
 import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import { Model } from "../../src/engine/model/model.ts";
 import { modulePrefix, parameterSpecs, storedNaming } from "../../src/engine/model/weights/parameters.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
 import { commit } from "../../src/engine/platform/node-commit.ts";
-import { KtoTrainer } from "../../src/kto/trainer.ts";
-import { qwen3Shape } from "../model-shapes.ts";
-import { stepExamples } from "../step.ts";
+import { gemma3Shape, qwen3Shape } from "../model-shapes.ts";
+import { measuredRun, qloraRun } from "./qlora-memory.ts";
 
 const GIBIBYTE = 2 ** 30;
-const ROW = { prompt: 512, completion: 512 };
+/** Rows of an update that is planned. */
+const UPDATE_ROWS = 8;
+/** What a measured run may be off its plan by, as a share of it. */
+const MEASURED = 0.1;
 
-/** What differs from Qwen3-0.6B in the config.json of the larger ones; all tie the head to the embedding. */
 const MODELS: readonly {
   readonly name: string;
   readonly shape: Readonly<Record<string, unknown>>;
   readonly below?: number;
 }[] = [
-  { name: "Qwen3-0.6B", shape: {} },
-  { name: "Qwen3-1.7B", shape: { hidden_size: 2048, intermediate_size: 6144 }, below: 3 * GIBIBYTE },
+  { name: "Qwen3-0.6B", shape: qwen3Shape },
+  {
+    name: "Qwen3-1.7B",
+    shape: { ...qwen3Shape, hidden_size: 2048, intermediate_size: 6144 },
+    below: 3 * GIBIBYTE,
+  },
   {
     name: "Qwen3-4B",
-    shape: { hidden_size: 2560, intermediate_size: 9728, num_attention_heads: 32, num_hidden_layers: 36 },
+    shape: {
+      ...qwen3Shape,
+      ...{ hidden_size: 2560, intermediate_size: 9728, num_attention_heads: 32, num_hidden_layers: 36 },
+    },
     below: 6 * GIBIBYTE,
   },
+  { name: "Gemma-3-1B", shape: gemma3Shape },
 ];
 
 const BASES: readonly { readonly name: string; readonly quantization: Quantization }[] = [
@@ -71,61 +83,77 @@ function emptyModel(folder: string, shape: Readonly<Record<string, unknown>>): v
   closeSync(file);
 }
 
-async function plan(device: Device, folder: string, quantization: Quantization, rows: number) {
-  const counting = planningDevice(device);
-  const base = await Model.load(counting, folder, { quantization });
-  const options = { rank: 16, alpha: 32, dropout: 0, rslora: false, targetModules: "all-linear" };
-  const policy = base.withAdapter(LoraAdapter.create(counting, base.config, options));
-  const trainer = await KtoTrainer.create({
-    policy,
-    examples: stepExamples({ rows: 8, ...ROW }, base.config.vocabSize),
-    options: {
-      per_device_train_batch_size: rows,
-      gradient_accumulation_steps: 8 / rows,
-      max_length: ROW.prompt + ROW.completion,
-      gradient_checkpointing: true,
-      reference_point_scope: "step", // as a microbatch of one row needs it
-      max_steps: 1,
-    },
-  });
-  const found = { bytes: counting.totalBytes, categories: counting.memory() };
+interface Plan {
+  readonly bytes: number;
+  readonly categories: Readonly<Record<string, number>>;
+  /** What the adapter would say, were it asked for more than it has. */
+  readonly refusal: string | undefined;
+}
+
+/** Counts a run, also where the adapter would refuse it. */
+async function plan(device: Device, folder: string, quantization: Quantization, rows: number): Promise<Plan> {
+  const counting = planningDevice(device, { countsOn: true });
+  const { trainer } = await qloraRun(counting, folder, quantization, { rows, updateRows: UPDATE_ROWS });
+  const found = { bytes: counting.totalBytes, categories: counting.memory(), refusal: counting.refusals[0]?.message };
   trainer.free();
   return found;
 }
 
-const { values } = parseArgs({ options: { json: { type: "string" } } });
+const { values } = parseArgs({
+  options: { json: { type: "string" }, measure: { type: "string", multiple: true }, layers: { type: "string" } },
+});
+if (values.measure && process.env.MALLOC_MMAP_THRESHOLD_ === undefined) {
+  throw new Error("--measure needs MALLOC_MMAP_THRESHOLD_=65536 in the environment");
+}
 const device = await Device.open();
 const lines = [];
-for (const { name, shape, below } of MODELS) {
+for (const { name, shape, below } of values.measure === undefined ? MODELS : []) {
   const folder = mkdtempSync(join(tmpdir(), "kto-plan-"));
   try {
-    emptyModel(folder, { ...qwen3Shape, ...shape });
+    emptyModel(folder, shape);
     for (const base of BASES) {
       for (const rows of [1, 4]) {
-        const { bytes, categories } = await plan(device, folder, base.quantization, rows);
+        const found = await plan(device, folder, base.quantization, rows);
         const promised = base.name === "nf4" && rows === 1 ? below : undefined;
-        if (promised !== undefined && bytes >= promised) process.exitCode = 1;
-        lines.push({ model: name, base: base.name, rows, bytes, categories });
+        if (promised !== undefined && found.bytes >= promised) process.exitCode = 1;
+        lines.push({ model: name, base: base.name, rows, ...found });
       }
     }
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
-console.log(
-  `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, 8 rows an update`,
-);
+if (lines.length > 0)
+  console.log(
+    `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, ${UPDATE_ROWS} rows an update`,
+  );
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
-row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
-for (const { model, base, rows, bytes, categories } of lines) {
+if (lines.length > 0)
+  row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
+for (const { model, base, rows, bytes, categories, refusal } of lines) {
   const of = (...names: string[]) => names.reduce((sum, name) => sum + (categories[name] ?? 0), 0);
   const named = [of("weights"), of("adapter"), of("gradients", "optimizer"), of("activations")];
   const rest = bytes - named.reduce((sum, part) => sum + part, 0);
-  row(model, base, String(rows), ...[...named, rest, bytes].map((part) => (part / GIBIBYTE).toFixed(3)));
+  const cells = [...named, rest, bytes].map((part) => (part / GIBIBYTE).toFixed(3));
+  row(model, base, String(rows), ...cells, ...(refusal === undefined ? [] : [`  refused: ${refusal}`]));
+}
+const measured = [];
+const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
+for (const rows of (values.measure ?? []).map(Number)) {
+  const shape = { ...qwen3Shape, num_hidden_layers: layers };
+  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows: rows, pairs: false });
+  const off = found.grown / found.planned - 1;
+  if (!(Math.abs(off) <= MEASURED)) process.exitCode = 1;
+  measured.push({ model: "Qwen3-0.6B", base: "nf4", layers, rows, ...found });
+  const gibibytes = (bytes: number) => (bytes / GIBIBYTE).toFixed(3);
+  console.log(
+    `Measured on ${device.description}: one update of ${rows === 1 ? "one row" : `${rows} rows`} of 1,024 tokens, commit ${commit()}: Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, LoRA r 16, apo_zero_unpaired), ${found.seconds.toFixed(0)} s\n` +
+      `  planned ${gibibytes(found.planned)} GiB, allocated ${gibibytes(found.allocated)} GiB at most, memory of the process grew by ${gibibytes(found.grown)} GiB outside JavaScript's heap and buffers (${(100 * off).toFixed(1)}% off the plan)`,
+  );
 }
 if (values.json !== undefined) {
-  const file = { date: new Date().toISOString(), commit: commit(), adapter: device.description, lines };
+  const file = { date: new Date().toISOString(), commit: commit(), adapter: device.description, lines, measured };
   writeFileSync(values.json, `${JSON.stringify(file, null, 2)}\n`);
 }
 device.close();

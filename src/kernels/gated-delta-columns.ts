@@ -23,6 +23,16 @@ const perLane = ({ software }: AdapterFacts) => (software ? 2 : 1);
  */
 const sharingLanes = ({ software, subgroupSize }: AdapterFacts) => (software && subgroupSize >= 4 ? subgroupSize : 0);
 
+/**
+ * On a software adapter whose lanes share nothing, columns are arrays that loops walk, not names: of heads of 128 channels
+ * its compiler takes some 17 s for the text of every element of the forward pass, and 2 s for the loops.
+ */
+const walks = (facts: AdapterFacts) => facts.software && sharingLanes(facts) === 0;
+
+/** An element of a column: a number, or the variable of a loop over them. */
+export type Element = number | "c";
+const index = (c: Element) => (c === "c" ? c : `${c}u`);
+
 /** Elements of a column that one round moves between registers and memory: each is a branch too. */
 const ROUND = 4;
 
@@ -47,12 +57,13 @@ export interface SharedVector {
   /** What loads it, once a row. */
   readonly load: string;
   /** One of its elements. */
-  readonly of: (c: number) => string;
+  readonly of: (c: Element) => string;
 }
 
 /**
- * A matrix of which an invocation owns some columns: `x0_0` is the first element of the first one, and what is written
- * once is text for each element and column. An invocation without a column computes the last one and stores nothing.
+ * A matrix of which an invocation owns some columns: `x0_0` is the first element of the first one (or `x_0[c]`, where a
+ * loop walks them), and what is written once is text for each element and column. An invocation without a column computes
+ * the last one and stores nothing.
  */
 export class Columns {
   readonly #facts: AdapterFacts;
@@ -81,7 +92,10 @@ export class Columns {
   }
 
   /** A text for each element `x` of each column, behind `loads` for the same element of vectors. */
-  eachElement(loads: (c: number) => string, text: (x: string, c: number, j: number) => string): string {
+  eachElement(loads: (c: Element) => string, text: (x: string, c: Element, j: number) => string): string {
+    if (walks(this.#facts)) {
+      return `${this.#walk()} { ${loads("c")} ${this.#own.map((j) => text(`x_${j}[c]`, "c", j)).join(" ")} }`;
+    }
     return range(this.#elements)
       .map((c) => `${loads(c)} ${this.#own.map((j) => text(`x${c}_${j}`, c, j)).join(" ")}`)
       .join("\n");
@@ -90,19 +104,20 @@ export class Columns {
   /** The vector of a binding, as long as a column, that begins at element `at`, WGSL. */
   vector(name: string, binding: string, at: string): SharedVector {
     const lanes = sharingLanes(this.#facts);
-    if (lanes === 0) return { load: "", of: (c) => `E(${binding}[${at} + ${c}u])` };
+    if (lanes === 0) return { load: "", of: (c) => `E(${binding}[${at} + ${index(c)}])` };
     const last = this.#elements - 1;
     const part = (m: number) => `let ${name}${m} = E(${binding}[${at} + min(${m * lanes}u + ofSubgroup, ${last}u)]);`;
     return {
       load: range(Math.ceil(this.#elements / lanes))
         .map(part)
         .join("\n"),
-      of: (c) => `subgroupShuffle(${name}${Math.floor(c / lanes)}, ${c % lanes}u)`,
+      of: (c) => `subgroupShuffle(${name}${Math.floor(Number(c) / lanes)}, ${Number(c) % lanes}u)`,
     };
   }
 
   /** Declares the columns, all zeros. */
   zeros(): string {
+    if (walks(this.#facts)) return this.each((j) => `var x_${j} = array<E, ${this.#elements}>();`);
     return this.eachElement(
       () => "",
       (x) => `var ${x} = E();`,
@@ -111,6 +126,9 @@ export class Columns {
 
   /** Adds the state of `place`, WGSL, to the columns. */
   add(states: string, place: string): string {
+    if (walks(this.#facts)) {
+      return this.each((j) => `${this.#walk()} { x_${j}[c] += ${this.#element(states, place, "c", j)}; }`);
+    }
     const parts = (j: number) =>
       range(ROUND)
         .map((part) => `let part${part} = ${this.#state(states, place, part, j)};`)
@@ -122,6 +140,10 @@ export class Columns {
 
   /** Stores the columns as the state of `place`, WGSL. */
   keep(states: string, place: string): string {
+    if (walks(this.#facts)) {
+      const all = (j: number) => `${this.#walk()} { ${this.#element(states, place, "c", j)} = x_${j}[c]; }`;
+      return this.each((j) => `if (${this.#column(j)} < ${this.#count}u) { ${all(j)} }`);
+    }
     const part = (first: number, j: number) =>
       range(this.#elements)
         .filter((c) => c % ROUND === first)
@@ -139,13 +161,21 @@ export class Columns {
     );
   }
 
+  #walk(): string {
+    return `for (var c = 0u; c < ${unknownCount(this.#elements, "u.T")}; c++)`;
+  }
+
   #rounds(): string {
     return `for (var round = 0u; round < ${unknownCount(Math.ceil(this.#elements / ROUND), "u.T")}; round++)`;
   }
 
   /** WGSL: an element of a state in memory, in this round or, beyond the last, the last. */
   #state(states: string, place: string, part: number, j: number): string {
-    const element = `min(round * ${ROUND}u + ${part}u, ${this.#elements - 1}u)`;
+    return this.#element(states, place, `min(round * ${ROUND}u + ${part}u, ${this.#elements - 1}u)`, j);
+  }
+
+  /** WGSL: an element of a state in memory. */
+  #element(states: string, place: string, element: string, j: number): string {
     const size = this.#elements * this.#count;
     return `${states}[((${place}) * u.heads + head) * ${size}u + ${element} * ${this.#count}u + ${this.loadable(j)}]`;
   }

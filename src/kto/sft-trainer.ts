@@ -8,7 +8,7 @@ import { type SftTrainerOptions, sftTrainerOptions } from "./options/sft.ts";
 import { createRun, savingsOf, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
-import type { Saving } from "./run/savings.ts";
+import type { Savings } from "./run/savings.ts";
 import type { RunTimes } from "./run/timing.ts";
 
 /** The examples of supervised fine-tuning are all to be imitated: their label is true. */
@@ -42,7 +42,7 @@ export const SftTrainer = {
   },
 
   /** What would make the run smaller, see `KtoTrainer.savings`. */
-  async savings(inputs: SftTrainerInputs): Promise<Saving[]> {
+  async savings(inputs: SftTrainerInputs): Promise<Savings> {
     return await savingsOf(inputs, sftMethod(inputs));
   },
 };

@@ -13,7 +13,7 @@ import { warn } from "./run/callbacks.ts";
 import { createRun, savingsOf, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
-import type { Saving } from "./run/savings.ts";
+import type { Savings } from "./run/savings.ts";
 import type { RunTimes } from "./run/timing.ts";
 
 export type { TrainingStep } from "./run/callbacks.ts";
@@ -75,9 +75,10 @@ export const KtoTrainer = {
 
   /**
    * Changes of options with which the run of these inputs would take less device memory, in the order in which they are
-   * worth trying, with the bytes that each saves alone. Nothing is allocated.
+   * worth trying, with the bytes that each saves alone, and of a run that does not fit which of them it would fit with.
+   * Nothing is allocated.
    */
-  async savings(inputs: TrainerInputs): Promise<Saving[]> {
+  async savings(inputs: TrainerInputs): Promise<Savings> {
     const { method } = await ktoMethod(inputs);
     return await savingsOf(inputs, method);
   },

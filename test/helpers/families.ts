@@ -2,14 +2,20 @@
  * What a family's fixture is measured by: how far the device is from PyTorch's numbers and from the float64 model, as
  * numbers. Tests and `scripts/family-matrix.ts` decide what is near enough.
  */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeRandomModel } from "../../bench/random-model.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
 import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Model, float64Weights } from "../../src/engine/model/float64/lora.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import type { Model } from "../../src/engine/model/model.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
+import type { QuantizedFormat } from "../../src/kernels/kernel.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "./arenas.ts";
@@ -17,6 +23,7 @@ import { bits, normals } from "./compare.ts";
 import {
   exactGreedy,
   type FixtureName,
+  fixtureFolder,
   loadModel,
   readExamples,
   readExpected,
@@ -24,7 +31,7 @@ import {
   relativeDistance,
 } from "./fixtures.ts";
 import { exactStep, microbatchGradients } from "./step.ts";
-import { boundsOf } from "./tolerances.ts";
+import { boundsOf, roundedLogProb } from "./tolerances.ts";
 
 function objectiveOf(name: FixtureName): ObjectiveOptions {
   const { beta, desirable_weight, undesirable_weight } = readExpected(name).hyperparameters;
@@ -147,6 +154,79 @@ export async function adapterErrors(name: FixtureName, model: Model): Promise<{ 
   }
 }
 
+/** A fixture's config.json with widths of which every matrix is whole blocks of quantised numbers. */
+function wholeBlocks(name: FixtureName): Record<string, unknown> {
+  const config = JSON.parse(readFileSync(join(fixtureFolder(name, "policy"), "config.json"), "utf8"));
+  const { num_attention_heads: heads, num_key_value_heads: keyValueHeads = heads } = config;
+  if (config.model_type === "gpt2") return { ...config, n_embd: 64 };
+  // Heads that the hidden size is not shared out to are fewer; as many share a key head as before, or all have one.
+  const fewer = config.head_dim === undefined && 64 % heads !== 0;
+  const own = fewer && { num_attention_heads: 4, num_key_value_heads: keyValueHeads === heads ? 4 : 2 };
+  const ofLongRope = name === "phi3-longrope" && { num_attention_heads: 4, num_key_value_heads: 1 };
+  const width = config.block_ff_dim === undefined ? {} : { block_ff_dim: 64 };
+  return { ...config, ...own, ...ofLongRope, ...width, hidden_size: 64, intermediate_size: 64 };
+}
+
+/**
+ * A model of a fixture's configuration with quantised matrices and an adapter on every one of them, against float64 on
+ * the numbers that their bytes stand for: log-probs, and the gradients of A and B in a microbatch whose reference is the
+ * base. `spacing` is how far apart f32's numbers are that are as large as the log-probs.
+ */
+export async function quantisedErrors(name: FixtureName, device: Device, format: QuantizedFormat) {
+  const folder = mkdtempSync(join(tmpdir(), "kto-quantised-"));
+  const warnings: string[] = [];
+  try {
+    await writeRandomModel(folder, wholeBlocks(name), 7);
+    const onWarning = (sentence: string) => void warnings.push(sentence);
+    const base = await Model.load(device, folder, { quantization: { format }, onWarning });
+    if (warnings.length > 0) throw new Error(warnings.join(" "));
+    const options = { rank: 3, alpha: 4, dropout: 0, rslora: false, targetModules: "all-linear" };
+    const adapter = LoraAdapter.create(device, base.config, options);
+    try {
+      const whole = wholeArena(adapter.weights);
+      device.upload(whole, normals(new Random(5), elementCount(whole.shape), 0.1));
+      const policy = base.withAdapter(adapter);
+      const [objective, rows] = [objectiveOf(name), readExamples(name)];
+      const [exact, exactBase] = [await float64Model(policy), await float64Model(base)];
+      const { tensors, policy: found } = await microbatchGradients(policy, base, objective, rows);
+      const wanted = rows.map(({ promptIds, completionIds }) => exact.logProb(promptIds, completionIds));
+      const { gradients } = exactStep(exact, exactBase, objective, [rows]);
+      return {
+        logProbs: largestDifference(found.subarray(0, rows.length), wanted),
+        spacing: 2 ** (Math.floor(Math.log2(Math.max(...wanted.map(Math.abs)))) - 23),
+        ...worstTensor(tensors, await adapterGradients(policy, gradients)),
+      };
+    } finally {
+      adapter.free();
+      base.free();
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** One microbatch with activations in f16 against PyTorch's numbers, log-probs as a share of what their tokens allow. */
+export async function fp16Errors(name: FixtureName, policy: Model, reference: Model) {
+  const expected = readExpected(name);
+  const [objective, examples] = [objectiveOf(name), readExamples(name)];
+  const found = await microbatchGradients(policy, reference, objective, examples, { precision: "fp16" });
+  const wanted = new Map([...readExpectedGradients(name)].map(([tensor, { data }]) => [tensor, data]));
+  const tokens = examples.map(({ completionIds }) => completionIds.length);
+  const ofPairs = tokens.map((_, i) => tokens[(i + 1) % tokens.length] ?? 0);
+  const exact = [...expected.policy_logps, ...expected.kl_policy_logps];
+  const shares = [...tokens, ...ofPairs].map((count, i) => {
+    return Math.abs((found.policy[i] ?? Number.NaN) - (exact[i] ?? Number.NaN)) / roundedLogProb(count);
+  });
+  return {
+    logProbs: largestDifference(
+      shares,
+      shares.map(() => 0),
+    ),
+    loss: largestDifference([found.loss], [expected.loss]),
+    ...worstTensor(found.tensors, wanted),
+  };
+}
+
 /** Tokens that are generated: enough to leave the fixtures' windows and to become long to their LongRoPE. */
 const NEW_TOKENS = 10;
 
@@ -181,7 +261,11 @@ export async function longRopeMismatch(policy: Model) {
 }
 
 export async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
-  const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
+  const generator = new Generator(policy, {
+    maxBatch: 4,
+    maxLength: Math.min(200, policy.config.contextLength),
+    startLength: 24,
+  });
   const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());
   const exact = await float64Model(policy);

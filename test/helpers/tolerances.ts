@@ -10,6 +10,9 @@ export const LOG_PROB = 1e-4;
  * rounded to f16. It is a sum over tokens, each off on its own, so the sum is off as a random walk is.
  */
 export const roundedLogProb = (tokens: number) => 3e-2 * Math.sqrt(Math.max(1, tokens / 16));
+/** Of a loss and, relative in norm, of a gradient tensor where activations are rounded to f16. */
+export const ROUNDED_LOSS = 1e-3;
+export const ROUNDED_GRADIENT = 1e-2;
 /** Of a batch's loss, absolute. */
 export const LOSS = 1e-5;
 /** Of each tensor's gradient, relative in norm. */
@@ -19,9 +22,9 @@ export const STEP_LOSS = 1e-3;
 
 /**
  * Bounds of a fixture beside those above: of log-probs and z0, which is a mean of them, and whether z0 and norms of the
- * updates after the first are compared. Qwen3.5's first tokens have small results whose norm makes gradients steep: in
- * float64, gradients off by 1e-4 of their tensor's size change the norm after one AdamW step by 9%. Its losses are
- * compared all the same.
+ * updates after the first are compared. Qwen3.5's first tokens have small results whose norm makes gradients steep:
+ * `test/kto/steep-updates.test.ts` shows in float64 what one rounding of the weights does. Its losses are compared all
+ * the same; with activations in f16 they alone.
  */
 export const boundsOf = (name: string) =>
   name === "qwen3_5" ? { logProb: 5e-4, z0: 5e-4, isSteep: true } : { logProb: LOG_PROB, z0: LOSS, isSteep: false };

@@ -24,13 +24,14 @@ const machine = await Promise.all(ACTIVATION_FORMATS.map(onlyOnMachine));
 const variants = (await kernelVariants()).flatMap((one) =>
   ACTIVATION_FORMATS.map((format, i) => ({ ...one, format, emulated: one.emulated || machine[i] === true })),
 );
-/** The recurrence uses subgroups on software adapters alone: GPUs all have one text. */
+/** The recurrence uses subgroups on software adapters alone, which have another text without; GPUs all have one. */
+const textOf = ({ facts: { software, subgroupSize } }: (typeof variants)[number]) =>
+  software ? `software, ${subgroupSize >= 4}` : "GPU";
 const recurrences = variants.filter(
-  ({ facts, format }, i) =>
-    variants.findIndex((other) => other.facts.software === facts.software && other.format === format) === i,
+  (one, i) => variants.findIndex((other) => textOf(other) === textOf(one) && other.format === one.format) === i,
 );
 
-/** Sizes are texts of their own, and larger ones take long to compile where lanes do not share loads. */
+/** Sizes are texts of their own, and larger ones take long to compile. */
 const sizesOf = ({ facts, format }: (typeof variants)[number]) => {
   // More columns, or rows, than a workgroup has.
   const many = facts.software ? 68 : 36;

@@ -26,6 +26,7 @@ import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits, expectWithin, normals, seeded } from "../helpers/compare.ts";
 import { ALL_SHAPES, deviceVariants, sharedDevice } from "../helpers/device.ts";
+import { quantisedErrors } from "../helpers/families.ts";
 import { exactGreedy, type FixtureName, fixtureFolder, float64Of, readExamples } from "../helpers/fixtures.ts";
 import { copyOfModel, freshPath, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
@@ -79,6 +80,16 @@ describe.each(tried)("$variant", ({ open, models }) => {
       }
     },
   );
+});
+
+// scripts/family-matrix.ts has both formats of every family.
+it.each([
+  ["lfm2", "nf4"],
+  ["gemma2", "int8"],
+] as const)("%s in %s: log-probabilities and the gradients of an adapter as in float64", async (name, format) => {
+  const { logProbs, gradient, worst } = await quantisedErrors(name, shared, format);
+  expect(logProbs).toBeLessThanOrEqual(LOG_PROB);
+  expect(gradient, worst).toBeLessThanOrEqual(GRADIENT);
 });
 
 it("embedding and head in 8 bits: log-probabilities, gradients and what is generated as in float64", async () => {

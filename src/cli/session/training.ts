@@ -31,7 +31,7 @@ import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import { ROWS_FILE } from "../../kto/run/row-line.ts";
 import type { Run } from "../../kto/run/run.ts";
 import { RUN_FILE } from "../../kto/run/run-facts.ts";
-import type { Saving } from "../../kto/run/savings.ts";
+import type { Savings } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
 import { withRunDashboard } from "../server/run-dashboard.ts";
@@ -42,11 +42,10 @@ import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
 import { type EndSignal, withSignals } from "../terminal/signals.ts";
 import { type Place, summaryLines } from "../terminal/summary.ts";
-import { timeFacts, timeLines } from "../terminal/time-estimate.ts";
 import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
-import { planFacts, reportPlan, reportSavings } from "./plan.ts";
+import { tellPlan } from "./plan.ts";
 import { adviseRanks, openRanks } from "./ranks.ts";
 import { licenseOf, namedSource, shownOptions, shownSettings, writeCard, writeFacts } from "./results.ts";
 import { RowTexts } from "./row-texts.ts";
@@ -70,7 +69,7 @@ export interface ReadyRun {
   /** Measures the run that was planned, on the real device. */
   readonly time: (device: Device) => Promise<RunTimes>;
   /** What would make the run smaller; of a run that was planned. */
-  readonly savings: () => Promise<readonly Saving[]>;
+  readonly savings: () => Promise<Savings>;
 }
 
 /** Inputs of the trainer that are the same for both commands. */
@@ -126,8 +125,8 @@ async function trainIn(
   if (!output.streams.stderr.isTTY) output.info(`loading: ${config.model_name_or_path} and ${config.dataset_name}`);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
-    // A plan runs the same code on a device that only counts memory.
-    const target = config.dry_run ? planningDevice(device) : device;
+    // A plan runs the same code on a device that only counts memory, also more than there is.
+    const target = config.dry_run ? planningDevice(device, { countsOn: true }) : device;
     const tracking = new Tracking({
       ...config,
       outputFolder: output_dir,
@@ -186,18 +185,8 @@ async function trainIn(
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
 
     if (config.dry_run) {
-      const smaller = await savings();
-      const facts = { ...planFacts(trainer, target), savings: smaller };
-      if (!output.json) reportPlan(config, trainer, target, ranks, output);
-      let times: RunTimes | undefined;
-      try {
-        times = await time(device);
-      } finally {
-        // The plan is printed even if the run turns out not to fit.
-        if (output.json) output.jsonLine({ ...facts, ...(times ? timeFacts(times) : {}) });
-      }
-      for (const line of output.json ? [] : timeLines(times)) output.result(line);
-      if (!output.json) reportSavings(smaller, output);
+      const planned = { config, trainer, device: target, ranks };
+      await tellPlan(planned, await savings(), () => time(device), output);
       return;
     }
     const metricsFile = new MetricsFile(output_dir, warn);

@@ -106,17 +106,26 @@ export class Device {
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
   readonly counts: boolean;
+  /** What the adapter would have refused to hold, of a device that counts on behind that. */
+  readonly refusals: AdapterError[] = [];
+  readonly #countsOn: boolean;
 
   private constructor(
     gpu: GPUDevice,
     found: Pick<FoundAdapter, "kind" | "description">,
     facts: AdapterFacts,
-    { tuning, pinned = false, counts = false }: { tuning: Tuning; pinned?: boolean; counts?: boolean },
+    {
+      tuning,
+      pinned = false,
+      counts = false,
+      countsOn = false,
+    }: { tuning: Tuning; pinned?: boolean; counts?: boolean; countsOn?: boolean },
   ) {
     this.tuner = new Tuner(found.description, tuning);
     this.gpu = gpu;
     this.pinsSubgroupSize = pinned;
     this.counts = counts;
+    this.#countsOn = countsOn;
     this.kind = found.kind;
     this.description = found.description;
     this.facts = facts;
@@ -180,8 +189,8 @@ export class Device {
   }
 
   /** A device with another one's facts and limits, whose GPU object does nothing; see `memory-plan.ts`. */
-  static counting(like: Device, gpu: GPUDevice): Device {
-    return new Device(gpu, like, like.facts, { tuning: "off", counts: true });
+  static counting(like: Device, gpu: GPUDevice, countsOn = false): Device {
+    return new Device(gpu, like, like.facts, { tuning: "off", counts: true, countsOn });
   }
 
   /** A device over a GPU object of the caller's own, which runs what it is given. */
@@ -202,6 +211,17 @@ export class Device {
     return Math.min(LARGEST_BUFFER, maxBufferSize, maxStorageBufferBindingSize);
   }
 
+  /**
+   * Says that the adapter cannot hold something. A device that counts on keeps the sentence for whoever reads the plan.
+   *
+   * @throws AdapterError on any other device
+   */
+  refuse(sentence: string): void {
+    const refusal = new AdapterError(sentence);
+    if (!this.#countsOn) throw refusal;
+    this.refusals.push(refusal);
+  }
+
   /** Raises what went wrong since the last call. */
   check(): void {
     if (this.#closed) throw new DeviceLostError("The device was closed and used again.");
@@ -219,7 +239,7 @@ export class Device {
     this.check();
     const bytes = Math.max(16, alignWindow(byteLength({ shape, dtype })));
     if (bytes > this.limits.maxBufferSize) {
-      throw new AdapterError(
+      this.refuse(
         `"${label}" needs ${bytes} bytes in one buffer and the adapter "${this.description}" allows ${this.limits.maxBufferSize}; use a smaller batch or a smaller model.`,
       );
     }

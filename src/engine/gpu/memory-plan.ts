@@ -4,8 +4,12 @@
  */
 import { Device } from "./device.ts";
 
-/** A counting device with the limits and features of a real one. */
-export function planningDevice(device: Device): Device {
+/**
+ * A counting device with the limits and features of a real one.
+ *
+ * @param countsOn counts on behind what the adapter cannot hold, which `refusals` then has, in place of throwing it
+ */
+export function planningDevice(device: Device, { countsOn = false } = {}): Device {
   const { features } = device.gpu;
   const nothing = () => undefined;
   const stand: Partial<Record<keyof GPUDevice, unknown>> = {
@@ -18,5 +22,5 @@ export function planningDevice(device: Device): Device {
     createCommandEncoder: () => ({ copyBufferToBuffer: nothing, clearBuffer: nothing, finish: nothing }),
     queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: async () => undefined },
   };
-  return Device.counting(device, stand as unknown as GPUDevice);
+  return Device.counting(device, stand as unknown as GPUDevice, countsOn);
 }

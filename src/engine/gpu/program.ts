@@ -160,7 +160,7 @@ export class Program {
   #checkWindow(kernel: Kernel, name: string, tensor: Tensor): void {
     const limit = this.device.limits.maxStorageBufferBindingSize;
     if (byteLength(tensor) > limit) {
-      throw new AdapterError(
+      this.device.refuse(
         `${kernel.name}: ${name} [${tensor.shape.join(", ")}] has ${byteLength(tensor)} bytes and the adapter "${this.device.description}" binds at most ${limit}; use a smaller batch or model.`,
       );
     }

@@ -11,7 +11,6 @@
  * The format is that of what layers compute between the places where they add to the residual stream. The stream itself
  * is f32, since it adds up over the layers, and so are the statistics of reductions.
  */
-import { AdapterError } from "../../errors.ts";
 import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
@@ -240,7 +239,7 @@ export class Activations {
     const rows = Math.max(...shapes.map((shape) => this.#rowsAtOnce(shape, kind)));
     const bytes = rows * width * elementBytes(dtype);
     if (bytes <= limits.maxStorageBufferBindingSize) return;
-    throw new AdapterError(
+    this.device.refuse(
       `"${kind}" of one layer needs ${bytes} bytes in one binding and the adapter "${description}" binds at most ${limits.maxStorageBufferBindingSize}; use a smaller batch or a smaller model.`,
     );
   }

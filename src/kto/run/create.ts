@@ -24,7 +24,7 @@ import { ReferenceSync } from "./reference-sync.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
 import { checkSameRun } from "./same-run.ts";
-import { type Saving, savings } from "./savings.ts";
+import { type Savings, savings } from "./savings.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
 
 /**
@@ -91,7 +91,7 @@ export async function timeRun(inputs: RunInputs, method: Method): Promise<RunTim
  *
  * @throws what `createRun` throws for inputs that cannot be planned
  */
-export async function savingsOf(inputs: RunInputs, method: Method): Promise<Saving[]> {
+export async function savingsOf(inputs: RunInputs, method: Method): Promise<Savings> {
   return await savings(inputs, method, (counted, changed) => {
     allocate(counted, changed, planRun(counted, changed), undefined, {});
   });

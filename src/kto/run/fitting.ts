@@ -18,11 +18,15 @@ const LIKELY_SHARE = 0.75;
 /** Allocates a run without running it. */
 export type Allocate = (inputs: RunInputs, method: Method) => void;
 
-/** @throws AdapterError where a software adapter, whose memory is the host's, is asked for more than the host has */
+/**
+ * Refuses (`Device.refuse`) more memory than the host has, whose memory a software adapter's is.
+ *
+ * @throws AdapterError on a device that does not count on
+ */
 export function checkHostMemory(device: Device): void {
   const host = platform.hostMemoryBytes();
   if (!device.isSoftware || host === undefined || device.totalBytes <= host) return;
-  throw new AdapterError(
+  device.refuse(
     `The run needs ${mebibytes(device.totalBytes)} of device memory, which on the software adapter "${device.description}" is this machine's, and it has ${mebibytes(host)}.`,
   );
 }
@@ -38,16 +42,16 @@ export async function withWhatFits(
   const size = method.options.per_device_train_batch_size;
   const refused = await plannedBytes(inputs, method, allocate);
   // A plan that is not refused does not tell how much there is: the adapter ran out below what it allows.
-  const most = refused === undefined ? Number.POSITIVE_INFINITY : refused * LIKELY_SHARE;
+  const most = refused?.fits ? refused.bytes * LIKELY_SHARE : Number.POSITIVE_INFINITY;
   let fitting: { size: number; bytes: number } | undefined;
   // A microbatch of one row needs others in its update.
   const one = !usesPairs(method.objective) || method.options.gradient_accumulation_steps > 1;
   let [low, high] = [one ? 1 : 2, size - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
-    const bytes = await plannedBytes(inputs, ofSize(method, middle), allocate);
-    if (bytes !== undefined && bytes <= most) {
-      fitting = { size: middle, bytes };
+    const found = await plannedBytes(inputs, ofSize(method, middle), allocate);
+    if (found?.fits && found.bytes <= most) {
+      fitting = { size: middle, bytes: found.bytes };
       low = middle + 1;
     } else high = middle - 1;
   }
@@ -63,8 +67,14 @@ export function ofSize(method: Method, size: number): Method {
   return { ...method, options, referencePointScope: size === 1 ? "step" : method.referencePointScope };
 }
 
+/** Device bytes of a run, and whether the adapter would hold it; WebGPU does not tell how much memory it has. */
+export interface Planned {
+  readonly bytes: number;
+  readonly fits: boolean;
+}
+
 /**
- * Device bytes of a run; undefined where a buffer would be too large.
+ * Counts a run, whether or not it fits; undefined where the adapter cannot run it for another reason.
  *
  * @param quantization of both models in place of their own
  */
@@ -73,15 +83,16 @@ export async function plannedBytes(
   method: Method,
   allocate: Allocate,
   quantization?: Quantization,
-): Promise<number | undefined> {
-  const device = planningDevice(inputs.policy.device);
+): Promise<Planned | undefined> {
+  const device = planningDevice(inputs.policy.device, { countsOn: true });
   const { reference } = method;
   try {
     const policy = await planned(device, inputs.policy, "weights", quantization);
     const counted =
       reference instanceof Model ? await planned(device, reference, "reference weights", quantization) : reference;
     allocate({ ...inputs, policy }, { ...method, reference: counted });
-    return device.totalBytes;
+    checkHostMemory(device);
+    return { bytes: device.totalBytes, fits: device.refusals.length === 0 };
   } catch (error) {
     if (error instanceof AdapterError) return undefined;
     throw error;

@@ -7,11 +7,12 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { type PossibleRuns, possibleRuns } from "../../../src/cli/session/possible-runs.ts";
 import { Output } from "../../../src/cli/terminal/output.ts";
+import { Device } from "../../../src/engine/gpu/device.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { saveAdapter } from "../../../src/engine/model/peft.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
-import { AdapterError } from "../../../src/errors.ts";
+import { AdapterError, mebibytes } from "../../../src/errors.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { activationFormats, sharedDevice, withLimits } from "../../helpers/device.ts";
@@ -29,7 +30,10 @@ interface Plan {
   device_bytes_by_category: Record<string, number>;
   largest_buffer: { label: string; bytes: number };
   max_buffer_size: number;
-  savings: { change: string; bytes: number }[];
+  fits: boolean;
+  reason: string | null;
+  savings: { change: string; bytes: number; fits: boolean }[];
+  fits_together: { changes: string[]; device_bytes: number } | null;
   host_bytes: number;
   checkpoint_bytes: number;
   most_checkpoints: number;
@@ -69,6 +73,15 @@ async function planOf(...words: string[]): Promise<Plan> {
   expect(stdout).toMatch(/^\{.*\}\n$/);
   expect(existsSync(output)).toBe(false);
   return JSON.parse(stdout) as Plan;
+}
+
+/** The words of a run with other options, as a plan writes them. */
+function changed(words: readonly string[], changes: readonly string[]): string[] {
+  const options = changes.flatMap((change) => change.split(", ")).map((one) => one.split(" ") as [string, string]);
+  return [
+    ...words.filter((word, i, all) => !options.some(([name]) => [word, all[i - 1]].includes(`--${name}`))),
+    ...options.flatMap(([name, value]) => [`--${name}`, value]),
+  ];
 }
 
 /** Bytes by category that a run holds once its trainer is made, beside what the shared device held before. */
@@ -136,14 +149,68 @@ describe("kto train --dry_run", () => {
   ])("%s: what it says that options save, their own plan takes less", async (_, words, expected) => {
     const { device_bytes: now, savings } = await planOf(...words());
     expect(savings.map(({ change }) => change.split(" ")[0])).toEqual(expected);
-    for (const { change, bytes } of savings) {
-      const options = change.split(", ").map((one) => one.split(" ") as [string, string]);
-      const { device_bytes: then } = await planOf(
-        ...words().filter((word, i, all) => !options.some(([name]) => [word, all[i - 1]].includes(`--${name}`))),
-        ...options.flatMap(([name, value]) => [`--${name}`, value]),
-      );
-      expect(now - then, change).toBe(bytes);
+    for (const { change, bytes, fits } of savings) {
+      const { device_bytes: then } = await planOf(...changed(words(), [change]));
+      expect([now - then, fits], change).toEqual([bytes, true]);
     }
+  });
+
+  describe("of a run that does not fit", () => {
+    const ids = (count: number) => Array.from({ length: count }, (_, i) => 3 + ((7 * i) % 100));
+    const rows = Array.from({ length: 8 }, (_, i) => {
+      return { prompt_ids: ids(20), completion_ids: ids(80), label: i % 2 === 0 };
+    });
+    const file = () => fileIn(folder, "long.jsonl", jsonl(rows));
+    const words = () => ["--model", inBf16, ...lora, "--dataset_name", file(), "--per_device_train_batch_size", "8"];
+
+    /** The plan and the text of it, whose times are not of interest. */
+    async function refusedPlan(...more: string[]): Promise<Plan & { code: number; stderr: string; text: string }> {
+      const timed = vi.spyOn(KtoTrainer, "time").mockRejectedValue(new AdapterError("not timed"));
+      const run = ["--max_steps", "3", ...more, "--output_dir", freshPath(folder, "planned"), "--dry_run"];
+      const [{ stdout: text }, { code, stdout, stderr }] = [
+        await kto("train", ...run),
+        await kto("train", ...run, "--json"),
+      ];
+      timed.mockRestore();
+      return { ...(JSON.parse(stdout) as Plan), code, stderr, text };
+    }
+
+    test("a buffer's limit: which changes alone make it fit, and those do", async () => {
+      await withLimits({ maxBufferSize: 120_000 }, async () => {
+        const { fits, reason, savings, code, stderr, text } = await refusedPlan(...words());
+        expect([code, fits]).toEqual([5, false]);
+        expect(reason).toMatch(/^".+" needs \d+ bytes in one buffer/);
+        expect(stderr).toContain(reason);
+        expect(text).toContain(`it does not fit: ${reason}\n`);
+        expect(new Set(savings.map((one) => one.fits))).toEqual(new Set([true, false]));
+        for (const { change, fits: enough } of savings) {
+          expect((await refusedPlan(...changed(words(), [change]))).fits, change).toBe(enough);
+          expect(text.split("\n").find((line) => line.startsWith(`  ${change} `))).toMatch(
+            enough ? / MiB less, and then it fits$/ : / MiB less$/,
+          );
+        }
+      });
+    });
+
+    test("the memory of the machine: which changes make it fit together, and that nothing does", async () => {
+      const software = vi.spyOn(Device.prototype, "isSoftware", "get").mockReturnValue(true);
+      const host = vi.spyOn(platform, "hostMemoryBytes");
+      host.mockReturnValue(1000);
+      const { device_bytes: now, savings, fits_together, reason, text } = await refusedPlan(...words());
+      expect(reason).toMatch(/^The run needs [\d.]+ MiB of device memory, which on the software adapter/);
+      expect(fits_together).toBeNull();
+      expect(text).toContain("\nno option that saves memory makes it fit: ");
+      host.mockReturnValue(now - Math.max(...savings.map(({ bytes }) => bytes)) - 1);
+      const refused = await refusedPlan(...words());
+      expect(refused.savings.map((one) => one.fits)).not.toContain(true);
+      const { changes = [], device_bytes } = refused.fits_together ?? {};
+      expect(changes.length).toBeGreaterThan(1);
+      const together = await refusedPlan(...changed(words(), changes));
+      expect([together.fits, together.device_bytes]).toEqual([true, device_bytes]);
+      expect(refused.text).toContain(`, in ${mebibytes(together.device_bytes)}: ${changes.join(", ")}\n`);
+      host.mockRestore();
+      software.mockRestore();
+    });
   });
 
   test("an adapter is trained in less memory than the model, and a model in bf16 takes half", async () => {
@@ -314,7 +381,9 @@ describe("kto train --dry_run", () => {
       for (const more of [["--dry_run"], []]) {
         const output = freshPath(folder, "planned");
         const { code, stdout, stderr } = await kto("train", ...data, "--model", llama, "--output_dir", output, ...more);
-        expect([code, stdout]).toEqual([5, ""]);
+        expect(code).toBe(5);
+        if (more.length === 0) expect(stdout).toBe("");
+        else expect(stdout).toMatch(/\nit does not fit: "weights" needs 15360 bytes in one buffer .*\n/);
         expect(stderr).toMatch(
           /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
         );

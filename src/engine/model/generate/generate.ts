@@ -3,7 +3,7 @@
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
  * others are generated beside it. The passes themselves are in `passes.ts`.
  */
-import { AdapterError, ConfigError, counted, NumericError } from "../../../errors.ts";
+import { ConfigError, counted, NumericError } from "../../../errors.ts";
 import { NO_TOKEN } from "../../../kernels/next-token.ts";
 import type { Device } from "../../gpu/device.ts";
 import { OneAtATime } from "../../one-at-a-time.ts";
@@ -110,7 +110,7 @@ export class Generator {
     this.model = model;
     const most = Generator.mostSideBySide(model, maxLength);
     if (maxBatch > most) {
-      throw new AdapterError(
+      device.refuse(
         `The keys of ${counted(maxBatch, "sequence")} of ${maxLength} tokens do not fit one binding of the adapter "${device.description}"; ${most === 0 ? "take shorter sequences (max_length, max_new_tokens)" : `take ${most} or fewer, or shorter ones`}.`,
       );
     }
