@@ -36,7 +36,7 @@ import * as reduce from "../src/kernels/reduce.ts";
 import { rope } from "../src/kernels/rope.ts";
 import * as sftObjective from "../src/kernels/sft-objective.ts";
 import * as shortConvolution from "../src/kernels/short-convolution.ts";
-import { kernelTexts as finishedTexts } from "../src/kernels/texts.ts";
+import { kernelTexts as finishedTexts, textOf } from "../src/kernels/texts.ts";
 import type { AdapterFacts } from "../src/kernels/wgsl.ts";
 
 /** Every kind of adapter that kernels distinguish. */
@@ -58,9 +58,12 @@ const STORED: readonly StoredFormat[] = ["f32", "f16", "bf16"];
 const CODES: readonly QuantizedFormat[] = ["nf4", "int8"];
 const ACTIVATIONS: readonly ActivationFormat[] = ["f32", "f16"];
 
-/** Rows of each of the low tiles and more; columns and steps along k that vectors fit and not; with K 132 split-K. */
+/**
+ * Rows of each of the low tiles and more; columns, of wide tiles and of a head too, and steps along k that vectors fit
+ * and not; with K 132 split-K.
+ */
 const MATMUL_ROWS = [3, 4, 7, 8, 13, 16, 33, 36];
-const MATMUL_COLUMNS = [33, 36];
+const MATMUL_COLUMNS = [33, 36, 516, 16_388];
 const MATMUL_STEPS = [33, 36, 132];
 /** Rows of the tiles between whose products norms may lie, and which take gates. */
 const NORMED_ROWS = [1, 4, 8, 16];
@@ -96,9 +99,10 @@ export function kernelTexts(): KernelText[] {
   }
   for (const facts of WITH_MATRICES) for (const kernel of matrixKernels(facts)) add(kernel, MANY_KEYS);
   for (const kernel of otherKernels()) add(kernel, WIDTHS);
-  // One text at least of the kernels that are built from what a model asks for.
-  for (const { kernel } of finishedTexts) {
-    if (![...names.values()].some((name) => name.startsWith(kernel.name))) add(kernel, []);
+  // What a model asks for: soft caps, sums that go on, gains with an offset and the like.
+  for (const kept of finishedTexts) {
+    const wgsl = textOf(kept).replace(/^\/\/ .*\n\n/, ""); // without its title
+    if (!names.has(wgsl)) names.set(wgsl, kept.kernel.name);
   }
   const texts = [...names].map(([wgsl, name]) => ({ name, wgsl }));
   const missing = declaredNames().filter((declared) => !texts.some(({ name }) => name.startsWith(declared)));

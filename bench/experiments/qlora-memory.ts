@@ -24,6 +24,11 @@ interface Rows {
   readonly pairs?: boolean;
 }
 
+interface ProcessMemory {
+  readonly asked: number;
+  readonly resident: number;
+}
+
 /** A run with all its memory. */
 export async function qloraRun(
   device: Device,
@@ -61,8 +66,11 @@ export interface Measured {
   readonly planned: number;
   /** The most bytes of buffers that the device has had at once. */
   readonly allocated: number;
-  /** Bytes by which the process's resident memory has grown, less what JavaScript's heap and array buffers have. */
-  readonly grown: number;
+  /**
+   * Bytes by which the memory that the process has asked for has grown, and what of it is resident: the system gives
+   * pages when they are first written to. Both less what JavaScript's heap and array buffers have.
+   */
+  readonly grown: ProcessMemory;
   readonly seconds: number;
 }
 
@@ -86,7 +94,7 @@ export async function measuredRun(
     const counting = planningDevice(device);
     await qloraRun(counting, join(folder, "whole"), quantization, rows);
     await update(device, join(folder, "small"), quantization, rows);
-    const before = residentBytes();
+    const before = processMemory();
     const { seconds, grown } = await update(device, join(folder, "whole"), quantization, rows, before);
     return { planned: counting.totalBytes, allocated: device.peakBytes, grown, seconds };
   } finally {
@@ -94,7 +102,13 @@ export async function measuredRun(
   }
 }
 
-async function update(device: Device, folder: string, quantization: Quantization, rows: Rows, before = 0) {
+async function update(
+  device: Device,
+  folder: string,
+  quantization: Quantization,
+  rows: Rows,
+  before: ProcessMemory = { asked: 0, resident: 0 },
+) {
   const { trainer, free } = await qloraRun(device, folder, quantization, rows);
   const start = performance.now();
   try {
@@ -102,17 +116,20 @@ async function update(device: Device, folder: string, quantization: Quantization
       if (!Number.isFinite(metrics?.loss)) throw new Error(`the loss of ${folder} is ${metrics?.loss}`);
     }
     await device.idle();
-    return { seconds: (performance.now() - start) / 1000, grown: residentBytes() - before };
+    const now = processMemory();
+    const grown = { asked: now.asked - before.asked, resident: now.resident - before.resident };
+    return { seconds: (performance.now() - start) / 1000, grown };
   } finally {
     free();
     await device.idle(); // buffers are given back when nothing uses them any more
   }
 }
 
-/** Resident bytes of the process but those of JavaScript's heap and array buffers. */
-function residentBytes(): number {
+/** Writable and resident bytes of the process but those of JavaScript's heap and array buffers. */
+function processMemory(): ProcessMemory {
   const status = readFileSync("/proc/self/status", "utf8");
-  const resident = 1024 * Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN);
   const { heapTotal, external } = process.memoryUsage();
-  return resident - heapTotal - external;
+  const of = (name: string) =>
+    1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)?.[1] ?? Number.NaN) - heapTotal - external;
+  return { asked: of("VmData"), resident: of("VmRSS") };
 }

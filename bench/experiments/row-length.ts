@@ -47,7 +47,7 @@ const { values } = parseArgs({
   options: {
     updates: { type: "string", default: "3" },
     most: { type: "string", default: "8192" },
-    out: { type: "string", default: join(import.meta.dirname, "results", "row-length") },
+    out: { type: "string", default: join(import.meta.dirname, "..", "results", "row-length") },
   },
 });
 const lengths = LENGTHS.filter((length) => length <= Number(values.most));

@@ -9,7 +9,7 @@ import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 
 let opened: Promise<Device> | undefined;
 
-/** Every product on subgroup matrices, which scripts/test-matrix.sh asks for. */
+/** Every product on subgroup matrices, which scripts/test-matrix.mjs asks for. */
 const tuning = process.env.KTO_TUNING === "matrices" ? "matrices" : "off";
 
 /**

@@ -127,5 +127,7 @@ async function runSuite(suite: Suite, around: readonly Suite[], results: TestRes
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  if (!(error instanceof Error)) return String(error);
+  // What a property's counterexample fails by stands in its cause.
+  return `${error.name}: ${error.message}${error.cause === undefined ? "" : `\nCaused by: ${messageOf(error.cause)}`}`;
 }

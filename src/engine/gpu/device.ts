@@ -10,7 +10,7 @@ import { type AdapterKind, type FoundAdapter, platform } from "../platform/index
 import { deviceMatrices, MATRIX_FEATURE } from "./matrices.ts";
 import { chooseSubgroupSize, withPinnedSize } from "./subgroup-size.ts";
 import { alignWindow, byteLength, elementCount, type Tensor } from "./tensor.ts";
-import { Tuner, type Tuning } from "./tuner.ts";
+import { TRIAL_BYTES, Tuner, type Tuning } from "./tuner.ts";
 
 /** What device memory is used for; the memory report adds up bytes under these names. */
 export type MemoryCategory =
@@ -121,7 +121,8 @@ export class Device {
       countsOn = false,
     }: { tuning: Tuning; pinned?: boolean; counts?: boolean; countsOn?: boolean },
   ) {
-    this.tuner = new Tuner(found.description, tuning);
+    const room = found.kind === "hardware" ? TRIAL_BYTES.hardware : TRIAL_BYTES.software;
+    this.tuner = new Tuner(found.description, tuning, room);
     this.gpu = gpu;
     this.pinsSubgroupSize = pinned;
     this.counts = counts;

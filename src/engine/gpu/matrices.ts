@@ -27,10 +27,10 @@ export function matrixConfigs(info: GPUAdapterInfo): MatrixConfig[] {
 const SIDES = [8, 16];
 
 /**
- * The matrices to use among those that an adapter lists, with f32 sums: of f16, since they are several times as fast as
- * f32's, and the largest, which need the fewest loads; of f32 where there are none of f16.
+ * The matrices that can be used among those that an adapter lists, with f32 sums, the best first: of f16, since they are
+ * several times as fast as f32's, and the largest, which need the fewest loads; then those of f32.
  */
-export function chooseMatrices(configs: Iterable<MatrixConfig>): MatrixFacts | undefined {
+export function rankMatrices(configs: Iterable<MatrixConfig>): MatrixFacts[] {
   const usable = [...configs].filter(
     ({ componentType, resultComponentType, M, N, K }) =>
       (componentType === "f16" || componentType === "f32") &&
@@ -38,13 +38,12 @@ export function chooseMatrices(configs: Iterable<MatrixConfig>): MatrixFacts | u
       [M, N, K].every((side) => SIDES.includes(side)),
   );
   const rank = ({ componentType, M, N, K }: MatrixConfig) => (componentType === "f16" ? 1e6 : 0) + M * N * K;
-  const [best] = usable.sort((a, b) => rank(b) - rank(a));
-  if (best === undefined) return undefined;
-  const { componentType, M, N, K } = best;
-  return { component: componentType === "f16" ? "f16" : "f32", M, N, K };
+  return usable
+    .sort((a, b) => rank(b) - rank(a))
+    .map(({ componentType, M, N, K }) => ({ component: componentType === "f16" ? "f16" : "f32", M, N, K }));
 }
 
-/** The matrices that kernels of this device are built for; undefined where it has none that can be used. */
+/** The matrices that kernels of this device are built for: the best that the driver compiles; undefined where none. */
 export async function deviceMatrices(
   gpu: GPUDevice,
   info: GPUAdapterInfo,
@@ -52,9 +51,11 @@ export async function deviceMatrices(
 ): Promise<MatrixFacts | undefined> {
   if (size.lanes === 0 || !gpu.features.has(MATRIX_FEATURE as GPUFeatureName)) return undefined;
   if (gpu.limits.maxComputeWorkgroupStorageSize < MATRIX_MEMORY) return undefined;
-  const chosen = chooseMatrices(matrixConfigs(info));
-  if (chosen === undefined || (chosen.component === "f16" && !gpu.features.has("shader-f16"))) return undefined;
-  return (await compiles(gpu, chosen, size)) ? chosen : undefined;
+  for (const matrices of rankMatrices(matrixConfigs(info))) {
+    if (matrices.component === "f16" && !gpu.features.has("shader-f16")) continue;
+    if (await compiles(gpu, matrices, size)) return matrices;
+  }
+  return undefined;
 }
 
 function compiles(

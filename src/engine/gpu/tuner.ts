@@ -15,8 +15,11 @@ export type Tuning = "on" | "off" | "matrices";
 
 /** Floating-point operations of a dispatch below which it is not worth a measurement. */
 const LEAST_FLOPS = 1e8;
-/** Bytes that trials may set aside beside the run's own memory. */
-const MOST_TRIAL_BYTES = 2 ** 26;
+/**
+ * Bytes that trials may set aside beside the run's own memory. A gate and up projection of Qwen3-0.6B over 2,048 tokens
+ * writes 50 MB, and it is large products that a GPU has to choose well.
+ */
+export const TRIAL_BYTES = { software: 2 ** 26, hardware: 2 ** 30 } as const;
 /** Rounds in which every candidate is timed once; rounds are interleaved, since machines have other work. */
 const ROUNDS = 5;
 /** Least time of one timing, in milliseconds. */
@@ -51,6 +54,7 @@ const remembered = z.object({ adapter: z.string(), choices: z.record(z.string(),
 export class Tuner {
   readonly #adapter: string;
   readonly #tuning: Tuning;
+  readonly #mostTrialBytes: number;
   readonly #choices = new Map<string, string>();
   readonly #measured = new Map<string, string>();
   #read: Promise<void> | undefined;
@@ -58,9 +62,10 @@ export class Tuner {
   #queue: Promise<unknown> = Promise.resolve();
 
   /** @param adapter its name with the driver's version */
-  constructor(adapter: string, tuning: Tuning) {
+  constructor(adapter: string, tuning: Tuning, mostTrialBytes: number = TRIAL_BYTES.software) {
     this.#adapter = adapter;
     this.#tuning = tuning;
+    this.#mostTrialBytes = mostTrialBytes;
   }
 
   /** What has been chosen so far, by kernel and class. */
@@ -77,7 +82,7 @@ export class Tuner {
   async choose(contest: Contest): Promise<string> {
     const [first = ""] = contest.variants;
     if (this.#tuning === "matrices") return this.#onMatrices(contest);
-    const untried = contest.flops < LEAST_FLOPS || contest.trialBytes > MOST_TRIAL_BYTES;
+    const untried = contest.flops < LEAST_FLOPS || contest.trialBytes > this.#mostTrialBytes;
     if (untried || contest.variants.length < 2) return first;
     const key = keyOf(contest);
     const known = this.#choices.get(key);

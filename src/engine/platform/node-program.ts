@@ -9,6 +9,8 @@ export interface Ended {
   readonly stderr: string;
   /** Why it counts as failed; undefined where it exited with 0. */
   readonly failure: string | undefined;
+  /** Whether it was ended because its time was over. */
+  readonly late: boolean;
 }
 
 /** Runs `node` with these words, for at most this long. `onLine` is told every line of its stdout as it comes. */
@@ -41,5 +43,5 @@ export async function runNode(
   clearTimeout(timer);
   const stderr = said.trim();
   const failure = reason && `${reason}${stderr === "" ? "" : `: ${stderr.split("\n").at(-1)}`}`;
-  return { code, stdout: lines.join("\n"), stderr, failure };
+  return { code, stdout: lines.join("\n"), stderr, failure, late };
 }

@@ -9,6 +9,12 @@
  * no use after that.
  */
 
+/**
+ * Bytes of gradients from which on finished parameters are sent, and those that are read back at once: latency is small
+ * then.
+ */
+export const PIECE_BYTES = 2 ** 24;
+
 export interface Communicator {
   /** This rank, from 0. */
   readonly rank: number;

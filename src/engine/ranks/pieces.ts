@@ -5,9 +5,7 @@
 import type { ParameterLayout } from "../gpu/arena.ts";
 import { PART_STEP, type Part, paddedSize } from "../gpu/parts.ts";
 import { elementCount } from "../gpu/tensor.ts";
-
-/** Bytes from which on finished parameters are sent, and those that are read back at once: latency is small then. */
-export const PIECE_BYTES = 2 ** 24;
+import { PIECE_BYTES } from "./communicator.ts";
 
 /** What is exchanged at once: parts in the order of their memory, one behind the other with their padding. */
 export interface Piece {

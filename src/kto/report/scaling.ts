@@ -9,7 +9,7 @@
  * other rank. Ranks that update by themselves (sync_every) send as many bytes, but once in so many updates, and nothing
  * hides them.
  */
-import { PIECE_BYTES } from "../../engine/ranks/pieces.ts";
+import { PIECE_BYTES } from "../../engine/ranks/communicator.ts";
 
 /** A link between machines. */
 export interface Link {

@@ -103,11 +103,17 @@ describe("a file of kernel tests", () => {
       test("a", "passed"),
       test("b", "failed", ["AssertionError: b is 1\n  at x"]),
       test("c", "pending"),
+      // What a test lacks, or a driver does, is no number.
+      test("d", "failed", ["Error: ENOENT: no such file or directory\n  at x"]),
     ];
     const found = testFindings("norm", JSON.stringify({ testResults: [{ status: "failed", assertionResults }] }), 3);
     expect(found).toEqual([
-      { kind: "result", name: "norm", figures: { passed: 1, failed: 1, skipped: 1, seconds: 3 } },
+      { kind: "result", name: "norm", figures: { passed: 1, failed: 2, skipped: 1, seconds: 3 } },
       { kind: "failed", name: "norm: b", message: "AssertionError: b is 1", wrongNumbers: true },
+      {
+        ...{ kind: "failed", name: "norm: d", message: "Error: ENOENT: no such file or directory" },
+        wrongNumbers: false,
+      },
     ]);
   });
 

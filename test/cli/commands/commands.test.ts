@@ -279,7 +279,7 @@ describe("kto train", () => {
     const rows = objects<RowLine>(readFileSync(join(output, ROWS_FILE), "utf8"));
     expect(rows.map(({ index }) => index).sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
     expect(rows.find(({ index }) => index === 3)).toMatchObject({
-      ...{ label: false, prompt: "Tom was", completion: "but it was sad ??" },
+      ...{ label: false, prompt: "Tom was", completion: " but it was sad ??" },
     });
 
     // The metrics: steps 1, 2, 4, 6 under TRL's names.

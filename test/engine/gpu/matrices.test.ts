@@ -3,7 +3,7 @@
  * refuses.
  */
 import { describe, expect, it } from "vitest";
-import { chooseMatrices, deviceMatrices, MATRIX_FEATURE, type MatrixConfig } from "../../../src/engine/gpu/matrices.ts";
+import { deviceMatrices, MATRIX_FEATURE, type MatrixConfig, rankMatrices } from "../../../src/engine/gpu/matrices.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 
 const { gpu, facts } = await sharedDevice();
@@ -32,7 +32,7 @@ describe("the matrices that are chosen", () => {
     ],
     ["Apple's", [config("f32", "f32", 8, 8, 8), config("f16", "f16", 8, 8, 8)], "f32", 8],
   ])("on %s", (_, configs, component, N) => {
-    expect(chooseMatrices(configs)).toMatchObject({ component, N });
+    expect(rankMatrices(configs)[0]).toMatchObject({ component, N });
   });
 
   it("none where there are only integers, sums in f16 or sides that no tile has", () => {
@@ -41,7 +41,7 @@ describe("the matrices that are chosen", () => {
       config("f16", "f16", 16, 16, 16),
       config("f16", "f32", 32, 8, 16),
     ];
-    expect(chooseMatrices(configs)).toBeUndefined();
+    expect(rankMatrices(configs)).toEqual([]);
   });
 });
 
@@ -61,6 +61,22 @@ describe("a device", () => {
 
   it("has none that the driver does not compile, and goes on", async () => {
     expect(await deviceMatrices(claiming(), info, size)).toBeUndefined();
+  });
+
+  it("has the next ones where the driver refuses the best", async () => {
+    const both = { subgroupMatrixConfigs: [config("f16", "f32", 16, 16, 16), config("f16", "f32", 8, 8, 8)] };
+    const driver = new Proxy(claiming(), {
+      get(target, name) {
+        if (name === "createShaderModule") return ({ code }: GPUShaderModuleDescriptor) => ({ code });
+        if (name === "popErrorScope") return () => target.popErrorScope().then(() => null);
+        if (name !== "createComputePipelineAsync") return Reflect.get(target, name, target);
+        return async ({ compute }: GPUComputePipelineDescriptor) => {
+          if ((compute.module as unknown as { code: string }).code.includes("f16, 16, 16")) throw new Error("refused");
+        };
+      },
+    });
+    const found = await deviceMatrices(driver, both as unknown as GPUAdapterInfo, size);
+    expect(found).toEqual({ component: "f16", M: 8, N: 8, K: 8 });
   });
 
   it("has none where the feature, subgroups or workgroup memory for a tile are missing", async () => {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Device } from "../../../src/engine/gpu/device.ts";
 import { Program } from "../../../src/engine/gpu/program.ts";
-import { type Contest, Tuner } from "../../../src/engine/gpu/tuner.ts";
+import { type Contest, TRIAL_BYTES, Tuner } from "../../../src/engine/gpu/tuner.ts";
 import { AdapterError } from "../../../src/errors.ts";
 import { kernel, oneOf } from "../../../src/kernels/kernel.ts";
 import { sharedDevice } from "../../helpers/device.ts";
@@ -67,6 +67,15 @@ describe("the choice", () => {
       expect(await new Tuner("a", tuning).choose(one)).toBe("first");
       expect(one.runs()).toBe(0);
     }
+  });
+
+  it("is measured for large results too where a GPU has the room", async () => {
+    // Gate and up projections of Qwen3-0.6B, 2 rows of 2,048 tokens.
+    const large = { trialBytes: 4 * 4096 * 6144 };
+    expect(await new Tuner("a", "on", TRIAL_BYTES.hardware).choose(contest({ first: 3, second: 1 }, large))).toBe(
+      "second",
+    );
+    expect(await new Tuner("a", "on").choose(contest({ first: 3, second: 1 }, large))).toBe("first");
   });
 
   it("is what runs on matrices, whatever it takes, where that is asked for; a choice that was adopted stands", async () => {
