@@ -44,6 +44,7 @@ const host = [
   "test/engine/quantized-blocks.test.ts",
   "test/kto/run/publishing.test.ts",
   "test/kto/steep-updates.test.ts",
+  "test/cli/session/ranks.test.ts",
   "test/dashboard/**/*.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
@@ -61,7 +62,7 @@ export default defineConfig({
         test: { name: "device", include: ["test/**/*.test.ts"], exclude: [...kernels, ...commands, ...host], env },
       },
       { extends: true, test: { name: "kernels", include: kernels, env } },
-      { extends: true, test: { name: "commands", include: commands, env: ofCommands } },
+      { extends: true, test: { name: "commands", include: commands, exclude: host, env: ofCommands } },
       { extends: true, test: { name: "host", include: host } },
     ],
     pool: "forks",

@@ -15,7 +15,7 @@ import { Random } from "../src/engine/random.ts";
 const root = join(import.meta.dirname, "..");
 const kto = join(root, "bin", "kto.js");
 export const model = join(root, "examples", "quickstart", "model");
-const feedback = join(root, "examples", "quickstart", "feedback.jsonl");
+export const feedback = join(root, "examples", "quickstart", "feedback.jsonl");
 
 /** Words of a short run; later ones replace earlier ones. */
 export function trainWords(output: string, ...more: readonly string[]): string[] {
@@ -359,9 +359,14 @@ export async function killRanks(kills: RankKills) {
   }
 }
 
+/** What N ranks may be off by from one process. */
+const MOST_DIFFERENCE = 1e-6;
+
 /**
- * Runs of 2, 3 and 4 ranks against one process, of 12 rows an update: the largest difference of a logged loss, relative,
- * and of the weights, as the norm of their difference over the norm of what was learnt.
+ * Runs of 2, 3 and 4 ranks against one process, of 12 rows an update: the largest difference of a logged loss,
+ * as of the equality tests, and of the weights, as the norm of their difference over the norm of what was learnt.
+ *
+ * @returns the larger of the two, of all numbers of ranks
  */
 export async function compareRanks(adapter: string, tell: (line: string) => void): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "kto-equal-"));
@@ -386,18 +391,21 @@ export async function compareRanks(adapter: string, tell: (line: string) => void
     let worst = 0;
     for (const ranks of [2, 3, 4]) {
       const [alone, shared] = [losses(1), losses(ranks)];
-      const loss = Math.max(...alone.map((value, i) => Math.abs((shared[i] ?? Number.NaN) / value - 1)));
+      const loss = Math.max(...alone.map((value, i) => lossDifference(shared[i] ?? Number.NaN, value)));
       const weights = norm(weightsIn(of(ranks)), one) / learnt;
       tell(
         `${ranks} ranks against one process on ${adapter}: losses of ${alone.length} updates within ${loss.toExponential(1)}, weights within ${weights.toExponential(1)} of what was learnt`,
       );
-      worst = Math.max(worst, loss);
+      worst = Math.max(worst, loss, weights);
     }
     return worst;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
+
+/** Relative, of a loss below 1 absolute: test/kto/run/ranks.test.ts compares metrics so. */
+const lossDifference = (found: number, wanted: number) => Math.abs(found - wanted) / Math.max(1, Math.abs(wanted));
 
 /** All numbers of a model's file, which are f32. */
 function weightsIn(folder: string): Float32Array {
@@ -491,6 +499,11 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   );
   const faults = await allFaults(tell);
   const bad = faults.filter(({ code, lines, orphans }) => code === 0 || lines.length !== 1 || orphans > 0);
-  if (!(Math.max(...differences) < 1e-5) || different > 0 || total("named") < total("kills") || bad.length > 0)
+  if (
+    !(Math.max(...differences) <= MOST_DIFFERENCE) ||
+    different > 0 ||
+    total("named") < total("kills") ||
+    bad.length > 0
+  )
     process.exitCode = 1;
 }

@@ -10,6 +10,7 @@ import { stopRun } from "../../scripts/ranks-forms.ts";
 import {
   errorLines,
   faultRun,
+  feedback,
   hasCheckpoint,
   kill,
   MpiRun,
@@ -45,17 +46,26 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
     expect(text).toMatch(/^\[1\] plan: 100000 updates/m);
   });
 
-  test("that do not have the same options, or files, do not start", async () => {
+  test("that do not have the same rows, or files, do not start", async () => {
+    // As many rows, of which one has another letter.
+    const rows = join(folder, "rows.jsonl");
+    writeFileSync(rows, readFileSync(feedback, "utf8").replace("the", "The"));
+    const logps = (dataset: string) => [
+      ...["logps", "--model_name_or_path", model, "--dataset_name", dataset, "--max_samples", "8"],
+    ];
     const copy = join(folder, "model");
     cpSync(model, copy, { recursive: true });
     const config = join(copy, "config.json");
     writeFileSync(config, `${readFileSync(config, "utf8")}\n`);
     const output = join(folder, "differ");
-    for (const [more, sentence] of [
-      [["--beta", "0.3"], /^error: rank 1 \(.*\) has beta 0\.3, and rank 0 has 0\.1: start all ranks with the same/],
-      [["--model_name_or_path", copy], /^error: rank 1 \(.*\) has another config\.json in its model_name_or_path/],
+    for (const [words, sentence] of [
+      [[logps(feedback), logps(rows)], /^error: rank 1 differs from rank 0 in the rows to measure: give every rank/],
+      [
+        [trainWords(output), trainWords(output, "--model_name_or_path", copy)],
+        /^error: rank 1 \(.*\) has another config\.json in its model_name_or_path/,
+      ],
     ] as const) {
-      const { code, text } = await new MpiRun([trainWords(output), trainWords(output, ...more)]).end();
+      const { code, text } = await new MpiRun(words).end();
       expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
     }
     expect(existsSync(output)).toBe(false);

@@ -36,6 +36,8 @@ export interface RankSetup {
   readonly evalExamples?: readonly BatchExample[];
   readonly options: RankOptions;
   readonly lora?: boolean;
+  /** Of the adapter; default 0. */
+  readonly dropout?: number;
   readonly outputFolder?: string;
   /** Asks this rank to stop once so many updates are done. */
   readonly stop?: { readonly rank: number; readonly after: number };
@@ -74,12 +76,12 @@ export async function trainRanks(size: number, setup: RankSetup): Promise<RankRu
 
 async function trainRank(own: Pick<RunInputs, "ranks">, setup: RankSetup): Promise<RankRun> {
   const device = await sharedDevice();
-  const { lora, stop, create = KtoTrainer.create, ofRank, ...inputs } = setup;
+  const { lora, dropout = 0, stop, create = KtoTrainer.create, ofRank, ...inputs } = setup;
   const rank = own.ranks?.rank ?? 0;
   const warnings: string[] = [];
   let policy = await loadModel(device, "llama", "policy");
   if (lora) {
-    const adapter = LoraAdapter.create(device, policy.config, { rank: 2, alpha: 4, dropout: 0, rslora: false });
+    const adapter = LoraAdapter.create(device, policy.config, { rank: 2, alpha: 4, dropout, rslora: false });
     adapter.initialize(5);
     policy = policy.withAdapter(adapter);
   }

@@ -15,6 +15,7 @@ import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
 import { objectiveOptions } from "../../kto/method/objective.ts";
 import { asksForJudge } from "../../kto/options/judge.ts";
+import { checkSameRows } from "../../kto/run/same-run.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
@@ -45,6 +46,7 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
       const dataset = { ...options, dataset_name, dataset_train_split };
       rows = await readRows(dataset, output, undefined, "dataset_test_split");
       const { examples } = await encodeFeedback(rows, { policy, reference }, dataset, output);
+      await checkSameRows(ranks, examples);
       if (options.loss_type === "kto") requirePairs(examples, dataset);
       metrics = { rows: examples.length, ...(await measure({ policy, reference, ranks }, examples, options, output)) };
     }

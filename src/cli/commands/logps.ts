@@ -3,6 +3,7 @@ import type { Model } from "../../engine/model/model.ts";
 import { NumericError } from "../../errors.ts";
 import { placeOf } from "../../kto/data/types.ts";
 import { completionLogProbs } from "../../kto/method/log-probs.ts";
+import { checkSameRows } from "../../kto/run/same-run.ts";
 import { type LogpsOptions, logpsDescription } from "../descriptions/logps.ts";
 import { command } from "../options/command.ts";
 import { loadModel, loadReference } from "../session/models.ts";
@@ -21,6 +22,7 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
     const reference =
       referenceName === undefined ? undefined : await loadReference(device, policy, options, referenceName, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
+    await checkSameRows(ranks, examples);
     const finiteLogProbs = async (model: Model) => {
       const values = await working(output, `log-probs of ${model.folder}`, async () => {
         return await completionLogProbs(model, examples, options.per_device_eval_batch_size, ranks);

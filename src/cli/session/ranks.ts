@@ -25,7 +25,7 @@ const OWN_OPTIONS: readonly string[] = [
   ...SECRET_OPTIONS,
 ];
 
-/** Options that name files, whose contents are compared in place of their names. */
+/** Options that name files: whether they are given is compared, and the files' contents in place of their names. */
 const FILE_OPTIONS: readonly string[] = [
   ...["model_name_or_path", "ref_model_name_or_path", "adapter_name_or_path", "chat_template_path"],
   ...["dataset_name", "eval_dataset_name", "resume_from_checkpoint"],
@@ -33,6 +33,9 @@ const FILE_OPTIONS: readonly string[] = [
 
 /** Files of a model folder that say what the model computes and which tokens it reads. */
 const MODEL_FILES = /\.(safetensors|json|jinja|model|txt)$/;
+
+/** Ranks with what messages call them. */
+export type NamedRanks = Communicator & Pick<RankProcess["link"], "nameOf" | "members">;
 
 /** The options of a command whose work several ranks share. */
 type RankedConfig = Pick<RunConfig, "rank_timeout"> & Readonly<Record<string, unknown>>;
@@ -48,18 +51,35 @@ export async function openRanks(config: RankedConfig, output: Output): Promise<C
   const { link } = ranks;
   link.timeoutMs = 1000 * config.rank_timeout;
   checkVersions(ranks);
-  const own = Object.entries(config).filter(([name]) => ![...OWN_OPTIONS, ...FILE_OPTIONS].includes(name));
-  const difference = firstDifference(await gatherJson(link, Object.fromEntries(own)));
-  if (difference !== undefined) {
-    const { rank, name, theirs, first } = difference;
-    const value = (of: unknown) => (of === undefined ? "none" : shown(of));
-    throw new RankError(
-      `${link.nameOf(rank)} has ${name} ${value(theirs)}, and rank 0 has ${value(first)}: start all ranks with the same options.`,
-    );
-  }
+  await checkOptions(link, config);
   const machines = new Set(link.members.map(({ machine }) => machine)).size;
   output.info(`ranks: ${link.size} on ${counted(machines, "machine")}, ${link.library}`);
   return link;
+}
+
+/**
+ * Compares what must be the same of all ranks' options. A file that one rank alone has would be loaded, and its digests
+ * compared, by that rank alone, so that the ranks would no longer call each other in turn.
+ *
+ * @throws RankError that names the first rank and option that differ
+ */
+export async function checkOptions(link: NamedRanks, config: Readonly<Record<string, unknown>>): Promise<void> {
+  const fact = (name: string, value: unknown) => {
+    if (!FILE_OPTIONS.includes(name)) return value;
+    return value === undefined || value === false ? undefined : "given";
+  };
+  const own = Object.entries(config).filter(([name]) => !OWN_OPTIONS.includes(name));
+  const facts = Object.fromEntries(own.map(([name, value]) => [name, fact(name, value)]));
+  const difference = firstDifference(await gatherJson(link, facts));
+  if (difference === undefined) return;
+  const { rank, name, theirs, first } = difference;
+  const text = (of: unknown) => {
+    if (of === undefined) return "none";
+    return FILE_OPTIONS.includes(name) ? "one" : shown(of);
+  };
+  throw new RankError(
+    `${link.nameOf(rank)} has ${name} ${text(theirs)}, and rank 0 has ${text(first)}: start all ranks with the same options.`,
+  );
 }
 
 /** After a fault, tells where the run can go on. */
@@ -125,35 +145,46 @@ export async function checkModelFolders(folders: Readonly<Record<string, string 
   const ranks = rankProcess();
   if (ranks === undefined) return;
   for (const [option, folder] of Object.entries(folders)) {
-    if (folder !== undefined) await checkFolder(ranks, option, folder);
+    await checkFolder(ranks.link, option, folder);
   }
 }
 
-async function checkFolder(ranks: RankProcess, option: string, folder: string): Promise<void> {
-  const { link } = ranks;
-  const names = (await platform.list(folder)).filter((name) => MODEL_FILES.test(name));
+/**
+ * Compares the files of one model's folder; each rank gives the folder that it has, if it has one: where a name stands
+ * for an adapter on one rank and for a whole model on another, options are alike and folders are not.
+ *
+ * @throws RankError that names the first rank and file that differ
+ */
+export async function checkFolder(link: NamedRanks, option: string, folder: string | undefined): Promise<void> {
+  const paths = new Map<string, string>();
+  if (folder !== undefined) {
+    for (const name of await platform.list(folder)) {
+      if (MODEL_FILES.test(name)) paths.set(name, platform.joinPath(folder, name));
+    }
+  }
   const machine = link.members[link.rank]?.machine ?? "";
-  const identities = Object.fromEntries(
-    names.map((name) => [name, identityOf(machine, platform.joinPath(folder, name))]),
-  );
+  const identities = Object.fromEntries([...paths].map(([name, path]) => [name, identityOf(machine, path)]));
   const all = await gatherJson(link, identities);
   const isFirstWith = (name: string) => all.findIndex((one) => one[name] === identities[name]) === link.rank;
   const differs = (name: string) => all.some((one) => one[name] !== all[0]?.[name]);
   const digests: Record<string, string> = {};
-  for (const name of names) {
-    if (differs(name) && isFirstWith(name)) digests[name] = await digestOf(platform.joinPath(folder, name));
+  for (const [name, path] of paths) {
+    if (differs(name) && isFirstWith(name)) digests[name] = await digestOf(path);
   }
   const gathered = await gatherJson(link, digests);
   const digestAt = (rank: number, name: string) => {
     const reader = all.findIndex((one) => one[name] === all[rank]?.[name]);
     return gathered[reader]?.[name];
   };
-  for (const name of Object.keys(all[0] ?? {})) {
+  for (const name of new Set(all.flatMap((one) => Object.keys(one)))) {
     if (!differs(name)) continue;
     for (let rank = 1; rank < link.size; rank++) {
       if (digestAt(rank, name) === digestAt(0, name)) continue;
-      const isThere = all[rank]?.[name] !== undefined;
-      const what = isThere ? `has another ${name} in its ${option} than rank 0` : `has no ${name} in its ${option}`;
+      const [isThere, isFirsts] = [rank, 0].map((one) => all[one]?.[name] !== undefined);
+      const other = isFirsts
+        ? `has another ${name} in its ${option} than rank 0`
+        : `has ${name} in its ${option}, and rank 0 has none`;
+      const what = isThere ? other : `has no ${name} in its ${option}`;
       throw new RankError(`${link.nameOf(rank)} ${what}: copy rank 0's files to its machine.`);
     }
   }

@@ -4,8 +4,10 @@
  *
  * A rank sends its gradients as 2 (N - 1) / N of their bytes (each adds up one slice and gives the sums to all), and
  * receives as much at the same time. That runs while the last microbatch's backward pass goes on; what is not done by
- * then is waited for. Every collective call costs its messages: one to each other rank. Ranks that update by themselves
- * (sync_every) send as many bytes, but once in so many updates, and nothing hides them.
+ * then is waited for. With sharded optimizer state that goes for the half in which gradients are summed alone: weights
+ * are given to all after the step, and all of that is waited for. Every collective call costs its messages: one to each
+ * other rank. Ranks that update by themselves (sync_every) send as many bytes, but once in so many updates, and nothing
+ * hides them.
  */
 import { PIECE_BYTES } from "../../engine/ranks/communicator.ts";
 
@@ -82,9 +84,12 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
     return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent };
   }
   const beside = (alone * BACKWARD_SHARE) / microbatches;
-  const lastPiece = exchange / pieces; // which begins when the backward pass is over
-  const hidden = Math.min(beside, work.isSoftware ? onLink : exchange);
-  const waiting = Math.max(exchange - hidden, lastPiece) + SMALL_CALLS * (call + SMALL_CALL);
+  // Gradients are summed beside the backward pass; a sharded exchange's other half, weights for all, follows the step.
+  const share = work.shardsOptimizer ? 1 / 2 : 1;
+  const lastPiece = (share * exchange) / pieces; // which begins when the backward pass is over
+  const hidden = Math.min(beside, share * (work.isSoftware ? onLink : exchange));
+  const afterStep = (1 - share) * exchange;
+  const waiting = afterStep + Math.max(share * exchange - hidden, lastPiece) + SMALL_CALLS * (call + SMALL_CALL);
   const secondsPerUpdate = alone + waiting;
   return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
 }

@@ -56,6 +56,8 @@ export class RunRecord {
   stopReason: string | undefined;
   /** The metrics of the last logging window. */
   lastMetrics: Metrics | undefined;
+  /** Of several ranks, what the tuner of each chose. */
+  tuningOfRanks: RunState["tuningOfRanks"];
   readonly #run: RecordedRun;
   readonly #checkpoints: Checkpoints | undefined;
   /** The settings of this run and, where it leaves them open, those of the run that it goes on from. */
@@ -118,6 +120,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
+      tuningOfRanks: this.tuningOfRanks,
       adapter: adapterOf(inputs.policy.device),
       kernels: kernelDigest(),
       ...digests,
@@ -250,6 +253,7 @@ export class RunRecord {
   adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
+    if (state.ranks === this.#run.plan.ranks.size) this.tuningOfRanks = state.tuningOfRanks;
     const given = Object.entries(this.#settings).filter(([, value]) => value !== undefined);
     this.#settings = { ...state.settings, ...Object.fromEntries(given) };
     this.#run.window.restore(state.counts);

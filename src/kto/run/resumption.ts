@@ -7,11 +7,12 @@ import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { byFirst } from "../../engine/ranks/sums.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
+import type { Rank } from "../method/batch.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { momentFormatOf, OPTIMIZERS } from "../options/training.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf, tellOfDraws } from "./inputs.ts";
 import type { StartDigests } from "./reference.ts";
 import { digestOfExamples, kernelDigest, type RunState, readRunState } from "./state.ts";
 
@@ -73,8 +74,21 @@ export async function resumption(
       `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${now}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     );
   }
-  policy.device.tuner.adopt(found.state.tuning);
+  policy.device.tuner.adopt(tuningOf(found.state, plan.ranks));
   return found;
+}
+
+/**
+ * The kernels that this rank's tuner chose in the run that is resumed. Ranks on other adapters, or that measured at
+ * another time, chose others, and a sum has the same bits only if each keeps to its own.
+ *
+ * @returns rank 0's where there were as many ranks no more
+ */
+export function tuningOf(
+  { ranks: before, tuning, tuningOfRanks }: Pick<RunState, "ranks" | "tuning" | "tuningOfRanks">,
+  { rank, size }: Rank,
+): Readonly<Record<string, string>> {
+  return (before === size ? tuningOfRanks?.[rank] : undefined) ?? tuning;
 }
 
 /**
@@ -207,7 +221,10 @@ function checkSame(
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
   const rows = evaluatedRows(inputs.evalExamples, given);
   const otherRanks = state.ranks !== plan.ranks.size;
-  if (otherRanks) checkSameUpdates(path, state, plan);
+  if (otherRanks) {
+    checkSameUpdates(path, state, plan);
+    tellOfDraws(inputs, given, `The run of ${path} had ${counted(state.ranks, "rank")}, not ${plan.ranks.size}`);
+  }
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
     if (otherRanks && SIZES.has(name)) continue;

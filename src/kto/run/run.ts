@@ -71,7 +71,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     this.options = options;
     this.update = parts.update;
     this.#schedule = scheduleOf(options, this.totalSteps);
-    this.#reports = new RankReports(ranksOf(parts.inputs), parts.plan.isLocal);
+    this.#reports = new RankReports(ranksOf(parts.inputs), parts.plan.isLocal, parts.inputs.policy.device.tuner);
   }
 
   get totalSteps(): number {
@@ -210,6 +210,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
           stops: this.#stopping.signal.aborted,
         });
         this.#stopsTogether = report.stops;
+        record.tuningOfRanks = this.#reports.tuning;
         window.add(report);
         batches = this.#batches(record.done); // while the device works
         if (logged) {

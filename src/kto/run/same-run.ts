@@ -1,10 +1,13 @@
 /**
  * Whether the ranks of a run are about to compute the same thing: they compare digests of the program, the options, the
- * rows and the models before the first update, since nothing later would notice that they differ.
+ * rows and the models before the first update, since nothing later would notice that they differ. What is measured on
+ * rows without a run, `kto eval` and `kto logps`, compares those.
  */
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { firstDifference } from "../../engine/ranks/same.ts";
 import { gatherJson } from "../../engine/ranks/sums.ts";
 import { RankError } from "../../errors.ts";
+import type { BatchExample } from "../method/batch.ts";
 import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
 import { type StartDigests, sampleDigest } from "./reference.ts";
 import { digestOfExamples, kernelDigest } from "./state.ts";
@@ -28,6 +31,20 @@ export async function checkSameRun(inputs: RunInputs, method: Method, digests: S
     "the weights of the adapter": inputs.policy.adapter ? await sampleDigest(inputs.policy.adapter.weights) : "none",
     "the weights of the reference": digests.referenceWeights ?? "none",
   };
+  await compare(ranks, facts);
+}
+
+/**
+ * Whether all ranks are about to measure the same rows, each its part of them: copies of a file may differ, and then
+ * ranks would mix their numbers, or wait for each other for ever.
+ *
+ * @throws RankError that names the first rank that has others than rank 0; on every rank the same
+ */
+export async function checkSameRows(ranks: Communicator, examples: readonly BatchExample[]): Promise<void> {
+  if (ranks.size > 1) await compare(ranks, { "the rows to measure": digestOfExamples(examples) });
+}
+
+async function compare(ranks: Communicator, facts: Facts): Promise<void> {
   const difference = firstDifference(await gatherJson(ranks, facts));
   if (difference === undefined) return;
   const { rank, name, theirs, first } = difference;

@@ -76,6 +76,8 @@ const runState = z.object({
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
   tuning: z.record(z.string(), z.string()).default({}),
+  /** The same of each rank, where there were several; older checkpoints have rank 0's alone. */
+  tuningOfRanks: z.array(z.record(z.string(), z.string())).optional(),
   /** The adapter that the run was on, by name; older checkpoints do not say it. */
   adapter: z.string().optional(),
   /** SHA-256 of the kernels' texts, see `kernelDigest`; older checkpoints do not say it. */

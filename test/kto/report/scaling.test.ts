@@ -91,6 +91,26 @@ describe("an update", () => {
     expect(extra).toBeCloseTo(0.1 / 4, 3);
   });
 
+  test.each([
+    ["a GPU", false],
+    ["a software adapter", true],
+  ])(
+    "with sharded state hides the sums of the gradients alone, not the weights after the step, on %s",
+    (_, isSoftware) => {
+      // A sixth of a second on this link: less than the backward pass, which hides all of it but the last piece.
+      const link = { bytesPerSecond: 2.4e9, latency: 0 };
+      const half = 4e8 / 2.4e9 / 2;
+      const pieces = Math.ceil(4e8 / 2 ** 24);
+      const own = { ...work, isSoftware };
+      expect(scaledUpdate(2, own, link).waiting).toBeCloseTo((2 * half) / pieces + SMALL, 2);
+      const sharded = scaledUpdate(2, { ...own, shardsOptimizer: true }, link);
+      expect(sharded.waiting).toBeCloseTo(half + half / pieces + SMALL, 2);
+      // On a slow link, where either has more than the backward pass hides, both wait alike.
+      const waits = [true, false].map((shardsOptimizer) => scaledUpdate(2, { ...own, shardsOptimizer }, slow).waiting);
+      expect(waits[0]).toBeCloseTo(waits[1] ?? Number.NaN, 2);
+    },
+  );
+
   test("of ranks that update by themselves shares the exchange among the updates up to the next", () => {
     const local = scaledUpdate(4, { ...work, syncEvery: 100 }, slow);
     const every = scaledUpdate(4, work, slow);

@@ -5,11 +5,18 @@
 import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { ALONE } from "../../../src/engine/ranks/communicator.ts";
 import { RankError } from "../../../src/errors.ts";
+import type { BatchExample } from "../../../src/kto/method/batch.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
 import type { TrainerOptions } from "../../../src/kto/options/kto.ts";
+import { RankReports } from "../../../src/kto/run/rank-reports.ts";
+import { tuningOf } from "../../../src/kto/run/resumption.ts";
+import { checkSameRows } from "../../../src/kto/run/same-run.ts";
+import { readRunState } from "../../../src/kto/run/state.ts";
 import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
+import { localRanks } from "../../helpers/local-ranks.ts";
 import {
   commonMetrics,
   farthest,
@@ -188,6 +195,68 @@ describe("checkpoints", () => {
   });
 });
 
+describe("kernels that ranks chose", () => {
+  test("are told of once they are new, and each rank of as many goes on with its own", async () => {
+    const chosen: Record<string, string>[] = [{ a: "default" }, { a: "wide" }];
+    const own = { tokens: 1, rowsRun: 1, cutPairs: 0, stops: false };
+    const reports = localRanks(2).map(
+      (ranks, rank) =>
+        new RankReports(ranks, false, {
+          get choices() {
+            return chosen[rank] ?? {};
+          },
+        }),
+    );
+    const update = async () => {
+      for (const report of reports) report.begin();
+      await Promise.all(reports.map((report) => report.end(own)));
+      return reports.map(({ tuning }) => tuning);
+    };
+    const first = await update();
+    expect(first).toEqual([chosen, chosen]);
+    // Nothing new: nothing is gathered again.
+    expect((await update()).every((tuning, rank) => tuning === first[rank])).toBe(true);
+    chosen[1] = { a: "wide", b: "wide" };
+    expect(await update()).toEqual([chosen, chosen]);
+    const state = { ranks: 2, tuning: { a: "default" }, tuningOfRanks: chosen };
+    expect([0, 1].map((rank) => tuningOf(state, { rank, size: 2 }))).toEqual(chosen);
+    expect([0, 1, 2].map((rank) => tuningOf(state, { rank, size: 3 }))).toEqual([
+      state.tuning,
+      state.tuning,
+      state.tuning,
+    ]);
+    expect(tuningOf({ ...state, tuningOfRanks: undefined }, { rank: 1, size: 2 })).toEqual(state.tuning);
+  });
+
+  test("are in a checkpoint, by rank", async () => {
+    const outputFolder = freshPath(folder, "tuned");
+    const options = { ...OPTIONS, max_steps: 1, save_strategy: "steps", save_steps: 1 } as const;
+    await trainRanks(2, {
+      examples: rankExamples(4, 15),
+      outputFolder,
+      options: { ...options, per_device_train_batch_size: 2 },
+    });
+    const { tuning, tuningOfRanks } = await readRunState(join(outputFolder, "checkpoint-1"));
+    expect(tuningOfRanks).toEqual([tuning, tuning]); // of one device
+  });
+});
+
+test("dropout that is drawn by rank is told of, at the start and on another number of ranks", async () => {
+  const outputFolder = freshPath(folder, "draws");
+  const setup = { examples: rankExamples(8, 16), outputFolder, lora: true, dropout: 0.1 };
+  const options = { ...OPTIONS, max_steps: 1, save_strategy: "steps", save_steps: 1, disable_dropout: false } as const;
+  const of = async (size: number, more: RankSetup["options"] = {}) => {
+    const own = { ...options, ...more, per_device_train_batch_size: 4 / size };
+    const [run] = await trainRanks(size, { ...setup, options: own });
+    return run?.warnings.filter((sentence) => sentence.includes("lora_dropout"));
+  };
+  const rest = /, and lora_dropout draws other random numbers on another number of ranks:/;
+  const [two] = (await of(2)) ?? [];
+  expect(two).toMatch(new RegExp(`^The run has 2 ranks${rest.source}`));
+  const told = await of(1, { resume_from_checkpoint: true, max_steps: 2 });
+  expect(told).toEqual([expect.stringMatching(new RegExp(`^The run of .* had 2 ranks, not 1${rest.source}`))]);
+});
+
 describe("sharded optimizer state", () => {
   const examples = rankExamples(12, 12);
   const options = { ...OPTIONS, max_steps: 3, save_strategy: "steps", save_steps: 1, max_grad_norm: 0 } as const;
@@ -319,6 +388,26 @@ describe("ranks that update by themselves, with sync_every", () => {
     );
     await expect(of({ eval_steps: 2, shard_optimizer: true })).rejects.toThrow(/^shard_optimizer and sync_every are/);
   });
+});
+
+test("ranks that measure rows without a run are told of others before they do", async () => {
+  const check = (...own: readonly (readonly BatchExample[])[]) => {
+    const ranks = localRanks(own.length);
+    return Promise.allSettled(own.map((examples, rank) => checkSameRows(ranks[rank] ?? ALONE, examples)));
+  };
+  const rows = rankExamples(8, 10);
+  const done = { status: "fulfilled", value: undefined };
+  expect(await check(rows, rankExamples(8, 10))).toEqual([done, done]);
+  expect(await check(rankExamples(8, 11))).toEqual([done]);
+  const reason = new RankError(
+    "rank 1 differs from rank 0 in the rows to measure: give every rank the same program, options and files.",
+  );
+  for (const others of [rankExamples(8, 11), rows.slice(1)]) {
+    expect(await check(rows, others)).toEqual([
+      { status: "rejected", reason },
+      { status: "rejected", reason },
+    ]);
+  }
 });
 
 test("a rank with other rows or options is named before the first update", async () => {
