@@ -258,7 +258,10 @@ class RankThread {
       }
     }
     if (this.#examinedSinceMs === undefined) return;
-    const isHere = (rank: number) => this.#members[rank]?.machine === this.#members[this.#launch.rank]?.machine;
+    const own = this.#members[this.#launch.rank];
+    // Containers may see each other's processes and yet have a link between them that can break.
+    const isHere = (rank: number) =>
+      this.#members[rank]?.machine === own?.machine && this.#members[rank]?.host === own?.host;
     const silent = this.#watch.lookAfterSignal(nowMs - this.#examinedSinceMs, nowMs, isHere);
     if (silent === undefined) return;
     if (silent.length > 0) {
