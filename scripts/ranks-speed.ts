@@ -1,7 +1,7 @@
 /**
  * What a second rank brings on this machine, beside what `kto plan` says of it: updates of a random Llama by one rank on
  * one core, and by two ranks on two, each with a software adapter of one thread; the share of the time that ranks spend
- * on each other; and when each piece of the gradients was final, and summed, while the backward pass went on.
+ * on each other; and when each piece of the gradients was read on the host, and summed.
  *
  *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [a file for all that was measured, as JSON]
  *     npx tsx scripts/ranks-speed.ts show FILE     (what such a file says)
@@ -167,22 +167,23 @@ function timeOf({ seconds, work: { syncEvery: every } }: Measured): number {
   return ((every - 1) * (own ?? Number.NaN) + (outer ?? Number.NaN)) / every;
 }
 
-/** A line for each piece: dots while the backward pass computes it, signs of equality while ranks sum it. */
+/** A line for each piece: dots until it is read on the host, signs of equality while ranks sum it. */
 function timeLine(pieces: readonly PieceTimes[]): string[] {
   const start = Math.min(...pieces.map(({ begun }) => begun));
   const end = Math.max(...pieces.map(({ summed }) => summed));
   const width = 60;
   const at = (ms: number) => Math.round(((ms - start) / (end - start)) * width);
-  const final = Math.max(...pieces.map(({ read }) => read));
+  // Each piece is read behind the sums of those before it, so this is no end of the device's work.
+  const last = Math.max(...pieces.map(({ read }) => read));
   const lines = pieces.map(({ bytes, read, summed }, i) => {
     const bar = ".".repeat(at(read)) + "=".repeat(Math.max(1, at(summed) - at(read)));
-    return `  piece ${i + 1}, ${(bytes / 2 ** 20).toFixed(1).padStart(4)} MiB |${bar.padEnd(width)}| final after ${(read - start).toFixed(0)} ms, summed after ${(summed - start).toFixed(0)} ms`;
+    return `  piece ${i + 1}, ${(bytes / 2 ** 20).toFixed(1).padStart(4)} MiB |${bar.padEnd(width)}| read after ${(read - start).toFixed(0)} ms, summed after ${(summed - start).toFixed(0)} ms`;
   });
-  const hidden = pieces.reduce((sum, { read, summed }) => sum + Math.max(0, Math.min(summed, final) - read), 0);
+  const before = pieces.reduce((sum, { read, summed }) => sum + Math.max(0, Math.min(summed, last) - read), 0);
   const all = pieces.reduce((sum, { read, summed }) => sum + summed - read, 0);
   return [
     ...lines,
-    `  the backward pass is over after ${(final - start).toFixed(0)} ms; ${((100 * hidden) / all).toFixed(0)}% of the time of the sums lies before that`,
+    `  the last gradient is read on the host after ${(last - start).toFixed(0)} ms, behind the sums before it; ${((100 * before) / all).toFixed(0)}% of the time of the sums lies before that`,
   ];
 }
 
@@ -208,7 +209,13 @@ function show(one: readonly Measured[], two: readonly Measured[]): void {
   console.log(
     `host: ${((one[0]?.work.hostBytesPerSecond ?? 0) / 1e6).toFixed(0)} MB/s of gradients read, added and written`,
   );
-  console.log("seconds of an update                 1 rank  2 ranks  efficiency  on each other  kto plan  off by");
+  console.log(
+    "seconds of an update                 1 rank  2 ranks  efficiency  of row 1's  on each other  kto plan  off by",
+  );
+  const [base] = one;
+  if (base === undefined) throw new Error("one rank measured nothing");
+  // Where one rank has nothing to shard or to meet for, its best program is the first row's.
+  const isFirst = (name: RunName) => RUNS[name].rows === RUNS[base.name].rows && !RUNS[name].lora;
   let worst = 0;
   for (const [i, alone] of one.entries()) {
     const both = two[i];
@@ -224,6 +231,7 @@ function show(one: readonly Measured[], two: readonly Measured[]): void {
         first.toFixed(3).padStart(8),
         second.toFixed(3).padStart(8),
         percent(first / second).padStart(11),
+        (isFirst(alone.name) ? percent(timeOf(base) / second) : "").padStart(11),
         percent(both.communicationShare).padStart(14),
         predicted.toFixed(3).padStart(9),
         percent(off).padStart(7),
@@ -231,9 +239,12 @@ function show(one: readonly Measured[], two: readonly Measured[]): void {
     );
   }
   console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most`);
+  console.log("2 ranks have twice their efficiency times the throughput of one");
   for (const { name, pieces } of two) {
     if (pieces.length < 2) continue;
-    console.log(`\nthe last update of "${name}", rank 0: pieces of the gradients in the order in which they are final`);
+    console.log(
+      `\nthe last update of "${name}", rank 0: pieces of the gradients in the order in which they are final on the device`,
+    );
     for (const line of timeLine(pieces)) console.log(line);
   }
 }

@@ -3,6 +3,7 @@
  * namespaces, with faults of every kind: each must end everywhere, within the time, with one sentence that names it.
  *
  *     npx tsx scripts/ranks-test.ts [runs that are killed twice, default 10] [seed, default 1]
+ *     npx tsx scripts/ranks-test.ts faults WORDS     (only the faults with these words in their names)
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -35,8 +36,11 @@ export interface Ended {
 
 /** A run of several ranks. */
 export class MpiRun {
+  /** How many ranks it has. */
+  readonly size: number;
   readonly #child: ChildProcess;
   readonly #ended: Promise<number | null>;
+  readonly #outputs: ReadonlySet<string>;
   #text = "";
   readonly #startedMs = performance.now();
 
@@ -45,6 +49,8 @@ export class MpiRun {
     programs: readonly (readonly string[])[],
     { before = [] as readonly string[], mpirun = [] as readonly string[], env = {} } = {},
   ) {
+    this.size = programs.length;
+    this.#outputs = new Set(programs.map((words) => words[words.indexOf("--output_dir") + 1] ?? ""));
     const words = programs.flatMap((words, i) => [...(i > 0 ? [":"] : []), "-n", "1", process.execPath, kto, ...words]);
     const [program = "", ...first] = [...before, "mpirun", "--allow-run-as-root", "--oversubscribe", ...mpirun];
     this.#child = spawn(program, [...first, ...words], {
@@ -65,11 +71,19 @@ export class MpiRun {
   /** The processes of its ranks, by their numbers. */
   ranks(): number[] {
     const found: number[] = [];
-    for (const pid of descendants(this.#child.pid ?? 0)) {
+    for (const pid of this.running()) {
       const rank = rankOf(pid);
       if (rank !== undefined) found[rank] = pid;
     }
     return found;
+  }
+
+  /** The processes of this machine that still run and name its output folder: mpirun, its ranks, what they started. */
+  running(): number[] {
+    return alive(processes()).filter((pid) => {
+      const words = textOf(`/proc/${pid}/cmdline`).split("\0");
+      return words.some((word) => this.#outputs.has(word));
+    });
   }
 
   get pid(): number {
@@ -120,39 +134,28 @@ export function kill(pid: number, signal: NodeJS.Signals): void {
 
 /** The processes that still run among these. */
 export function alive(pids: readonly number[]): number[] {
-  return pids.filter((pid) => {
-    try {
-      const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-      return !/\) [ZX] /.test(stat);
-    } catch {
-      return false;
-    }
-  });
+  return pids.filter((pid) => /\) [^ZX] /.test(textOf(`/proc/${pid}/stat`)));
 }
 
-function descendants(pid: number): number[] {
-  const children = new Map<number, number[]>();
-  for (const name of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
-      const parent = Number(/\) \S+ (\d+)/.exec(stat)?.[1]);
-      children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
-    } catch {
-      // It has ended meanwhile.
-    }
+/** Of a process: empty where it has ended. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
   }
-  const all = children.get(pid) ?? [];
-  return all.flatMap((child) => [child, ...descendants(child)]);
+}
+
+function processes(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
 }
 
 function rankOf(pid: number): number | undefined {
-  try {
-    if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("kto.js")) return undefined;
-    const found = /(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0/.exec(readFileSync(`/proc/${pid}/environ`, "utf8"));
-    return found === null ? undefined : Number(found[1]);
-  } catch {
-    return undefined;
-  }
+  if (!textOf(`/proc/${pid}/cmdline`).includes("kto.js")) return undefined;
+  const found = /(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0/.exec(textOf(`/proc/${pid}/environ`));
+  return found === null ? undefined : Number(found[1]);
 }
 
 /** What must be equal: weights, and metrics except those about time and memory. */
@@ -261,12 +264,15 @@ export interface FaultResult {
   readonly code: number | null;
   readonly seconds: number;
   readonly lines: readonly string[];
-  /** Processes of ranks that still ran one second after mpirun. */
+  /** How many ranks were seen to run. */
+  readonly ranks: number;
+  /** Processes of the run that were there one second after mpirun had ended. */
   readonly orphans: number;
 }
 
 /**
- * Starts a run, does something to it once it has a checkpoint, and waits for its end.
+ * Waits until all ranks of a run are there and it has a checkpoint, or whatever else is asked for, does something to it,
+ * and waits for its end.
  *
  * @param seconds counts from what was done
  */
@@ -274,17 +280,24 @@ export async function faultRun(
   fault: string,
   run: MpiRun,
   isThere: () => boolean,
-  act: (ranks: readonly number[]) => void,
+  act: FaultAct,
 ): Promise<FaultResult> {
-  await run.until(isThere);
-  const ranks = run.ranks();
+  let ranks = run.ranks();
+  const count = () => ranks.filter((pid) => pid !== undefined).length;
+  await run.until(() => {
+    if (count() < run.size) ranks = run.ranks();
+    return count() === run.size && isThere();
+  });
   const actedMs = performance.now();
   act(ranks);
   const { code, text } = await run.end();
   const seconds = (performance.now() - actedMs) / 1000;
   await delay(1000);
-  return { fault, code, seconds, lines: errorLines(text), orphans: alive(ranks).length };
+  return { fault, code, seconds, lines: errorLines(text), ranks: count(), orphans: run.running().length };
 }
+
+/** What is done to a run, given the processes of its ranks. */
+type FaultAct = (ranks: readonly number[]) => void;
 
 export interface RankKills {
   readonly runs: number;
@@ -335,7 +348,7 @@ export async function killRanks(kills: RankKills) {
               result.slowest = Math.max(result.slowest, (performance.now() - killedMs) / 1000);
               if (errorLines(ended.text).some((line) => line.includes(`rank ${victim} `))) result.named++;
               await delay(200);
-              result.orphans += alive(pids).length;
+              result.orphans += run.running().length;
               continue;
             }
             break; // it had done its work
@@ -414,64 +427,59 @@ function weightsIn(folder: string): Float32Array {
   return Float32Array.from({ length: (file.length - start) / 4 }, (_, i) => file.readFloatLE(start + 4 * i));
 }
 
-/** Every other fault, once. */
-export async function allFaults(tell: (line: string) => void): Promise<FaultResult[]> {
+/** Every other fault, once, or those with these words in their names. */
+export async function allFaults(tell: (line: string) => void, words = ""): Promise<FaultResult[]> {
   const folder = mkdtempSync(join(tmpdir(), "kto-faults-"));
   const results: FaultResult[] = [];
-  const add = (result: FaultResult) => {
+  /** @param start starts the run */
+  const add = async (fault: string, start: () => MpiRun, isThere: () => boolean, act: FaultAct = () => undefined) => {
+    if (!fault.includes(words)) return;
+    const result = await faultRun(fault, start(), isThere, act);
     results.push(result);
-    tell(`${result.fault}: code ${result.code} after ${result.seconds.toFixed(1)} s, orphans ${result.orphans}`);
-    for (const line of result.lines) tell(`    ${line}`);
+    tell(
+      `${fault}: ${result.ranks} ranks, code ${result.code} after ${result.seconds.toFixed(1)} s, orphans ${result.orphans}`,
+    );
+    for (const line of result.lines)
+      tell(`    ${line.replaceAll(folder, "FOLDER").replace(/process \d+/g, "process N")}`);
   };
   const long = (name: string, ...more: string[]) => trainWords(join(folder, name), "--max_steps", "100000", ...more);
   const twice = (words: readonly string[]) => [words, words];
   try {
-    for (const victim of [0, 1]) {
-      const words = long(`stop-${victim}`);
-      const isThere = () => hasCheckpoint(join(folder, `stop-${victim}`));
-      const stop = (ranks: readonly number[]) => kill(ranks[victim] ?? 0, "SIGSTOP");
-      add(await faultRun(`SIGSTOP of rank ${victim}`, new MpiRun(twice(words)), isThere, stop));
-    }
     const at = (name: string) => () => hasCheckpoint(join(folder, name));
     const now = () => true;
-    const nothing = () => undefined;
-    const options = new MpiRun([long("options"), long("options", "--beta", "0.3")]);
-    add(await faultRun("another beta on rank 1", options, now, nothing));
+    for (const victim of [0, 1]) {
+      const run = () => new MpiRun(twice(long(`stop-${victim}`)));
+      const stop = (ranks: readonly number[]) => kill(ranks[victim] ?? 0, "SIGSTOP");
+      await add(`SIGSTOP of rank ${victim}`, run, at(`stop-${victim}`), stop);
+    }
+    const options = () => new MpiRun([long("options"), long("options", "--beta", "0.3")]);
+    await add("another beta on rank 1", options, now);
     const copy = join(folder, "model");
     cpSync(model, copy, { recursive: true });
     const weights = readFileSync(join(copy, "model.safetensors"));
     weights[weights.length - 1] = (weights.at(-1) ?? 0) ^ 1;
     writeFileSync(join(copy, "model.safetensors"), weights);
-    const files = new MpiRun([long("files"), long("files", "--model_name_or_path", copy)]);
-    add(await faultRun("one other bit in rank 1's model", files, now, nothing));
+    const files = () => new MpiRun([long("files"), long("files", "--model_name_or_path", copy)]);
+    await add("one other bit in rank 1's model", files, now);
     const rows = join(folder, "rows.jsonl");
     writeFileSync(rows, readFileSync(feedback, "utf8").replace("the", "The"));
-    const data = new MpiRun([long("rows"), long("rows", "--dataset_name", rows)]);
-    add(await faultRun("one other letter in rank 1's rows", data, now, nothing));
-    const nan = new MpiRun(twice(long("nan", "--learning_rate", "1e38", "--max_grad_norm", "0")));
-    add(await faultRun("numbers that are not finite", nan, now, nothing));
-    const lost = new MpiRun([long("lost"), long("lost")], {
-      env: { NODE_OPTIONS: `--import ${pathToFileURL(join(root, "scripts", "lose-device.mjs")).href}`, LOSE_RANK: "1" },
+    const data = () => new MpiRun([long("rows"), long("rows", "--dataset_name", rows)]);
+    await add("one other letter in rank 1's rows", data, now);
+    const nan = () => new MpiRun(twice(long("nan", "--learning_rate", "1e38", "--max_grad_norm", "0")));
+    await add("numbers that are not finite", nan, now);
+    const loses = `--import ${pathToFileURL(join(root, "scripts", "lose-device.mjs")).href}`;
+    const lost = () => new MpiRun(twice(long("lost")), { env: { NODE_OPTIONS: loses, LOSE_RANK: "1" } });
+    await add("a lost device on rank 1", lost, at("lost"));
+    await onFullDisk(folder, tell, async (disk) => {
+      // The model has 1 MB. What cannot be written beside it, such as a checkpoint, is a warning.
+      const short = trainWords(join(disk, "run"), "--max_steps", "3", "--save_strategy", "no");
+      await add("a full disk on rank 0", () => new MpiRun(twice(short)), now);
     });
-    add(await faultRun("a lost device on rank 1", lost, at("lost"), nothing));
-    const disk = join(folder, "disk");
-    mkdirSync(disk);
-    const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=800k", "tmpfs", disk]).status === 0;
-    if (mounted) {
-      try {
-        // The model has 1 MB. What cannot be written beside it, such as a checkpoint, is a warning.
-        const full = new MpiRun(twice(trainWords(join(disk, "run"), "--max_steps", "3", "--save_strategy", "no")));
-        add(await faultRun("a full disk on rank 0", full, now, nothing));
-      } finally {
-        spawnSync("umount", [disk]);
-      }
-    } else tell("a full disk on rank 0: not tried, since tmpfs cannot be mounted here");
     try {
       const machines = new TwoMachines(folder);
       try {
-        const words = long("cable");
         const cut = () => machines.cut();
-        add(await faultRun("the cable between two machines cut", machines.run(words), at("cable"), cut));
+        await add("the cable between two machines cut", () => machines.run(long("cable")), at("cable"), cut);
       } finally {
         machines.remove();
       }
@@ -484,10 +492,27 @@ export async function allFaults(tell: (line: string) => void): Promise<FaultResu
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  const missing = missingMpi();
-  if (missing !== undefined) throw new Error(missing);
-  const [runs = 10, seed = 1] = process.argv.slice(2).map(Number);
+/** A folder of 800 KB in memory, for as long as `use` takes. */
+async function onFullDisk(folder: string, tell: (line: string) => void, use: (disk: string) => Promise<void>) {
+  const disk = join(folder, "disk");
+  mkdirSync(disk);
+  if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=800k", "tmpfs", disk]).status !== 0) {
+    tell("a full disk: not tried, since tmpfs cannot be mounted here");
+    return;
+  }
+  try {
+    await use(disk);
+  } finally {
+    spawnSync("umount", [disk]);
+  }
+}
+
+/** Whether a fault did not end its run, everywhere, with one sentence. */
+function isBad({ code, lines, orphans }: FaultResult): boolean {
+  return code === 0 || lines.length !== 1 || orphans > 0;
+}
+
+async function main(runs: number, seed: number): Promise<void> {
   const tell = (line: string) => console.log(line);
   const differences = [];
   for (const adapter of ["lavapipe", "swiftshader"]) differences.push(await compareRanks(adapter, tell));
@@ -497,8 +522,7 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   tell(
     `${runs} runs, ${total("kills")} kills, ${total("named")} named, ${total("orphans")} orphans; ${different} runs ended in other bits`,
   );
-  const faults = await allFaults(tell);
-  const bad = faults.filter(({ code, lines, orphans }) => code === 0 || lines.length !== 1 || orphans > 0);
+  const bad = (await allFaults(tell)).filter(isBad);
   if (
     !(Math.max(...differences) <= MOST_DIFFERENCE) ||
     different > 0 ||
@@ -506,4 +530,12 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
     bad.length > 0
   )
     process.exitCode = 1;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const missing = missingMpi();
+  if (missing !== undefined) throw new Error(missing);
+  const [first = "10", second] = process.argv.slice(2);
+  if (first !== "faults") await main(Number(first), Number(second ?? 1));
+  else if ((await allFaults(console.log, second)).some(isBad)) process.exitCode = 1;
 }

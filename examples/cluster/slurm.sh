@@ -16,7 +16,8 @@ module load openmpi node
 resume=
 compgen -G "$SCRATCH/aligned/checkpoint-*" > /dev/null && resume=--resume_from_checkpoint
 
-# srun starts the ranks itself, each with one GPU to see. mpirun does too, where Open MPI knows of Slurm:
+# srun starts the ranks itself, each with one GPU to see where cgroup.conf has ConstrainDevices=yes (Vulkan does not read
+# CUDA_VISIBLE_DEVICES). mpirun does too, where Open MPI knows of Slurm:
 #   mpirun npx kto-webgpu train ...
 srun --mpi=pmix --kill-on-bad-exit=1 npx kto-webgpu train \
   --model_name_or_path "$SCRATCH/model" \

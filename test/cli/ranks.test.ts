@@ -30,7 +30,7 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
     const words = trainWords(output, "--max_steps", "100000");
     const act = (ranks: readonly number[]) => kill(ranks[victim] ?? 0, "SIGKILL");
     const result = await faultRun("kill", new MpiRun([words, words]), () => hasCheckpoint(output), act);
-    expect(result).toMatchObject({ code: 137, orphans: 0 });
+    expect(result).toMatchObject({ code: 137, ranks: 2, orphans: 0 });
     expect(result.lines).toEqual([expect.stringMatching(/^error: rank 1 \(.*\) ended without a word/)]);
   });
 

@@ -5,10 +5,12 @@ import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { AdapterError, DeviceLostError } from "../../src/errors.ts";
+import { type RecordedRun, RunRecord } from "../../src/kto/run/record.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { readExamples } from "../helpers/fixtures.ts";
 import { freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
+import { localRanks } from "../helpers/local-ranks.ts";
 
 const folder = temporaryFolder();
 afterEach(() => {
@@ -44,6 +46,15 @@ it.each([
   expect((error as DeviceLostError).exitCode).toBe(6);
   expect((error as DeviceLostError).message).toMatch(sentence);
   device.close();
+});
+
+it("of several ranks the first alone tells what is saved, since the others do not know it", () => {
+  const [first, second] = localRanks(2).map((ranks) => {
+    const record = new RunRecord({ inputs: { ranks } } as unknown as RecordedRun);
+    return record.afterLoss(new DeviceLostError("The device was lost.")).message;
+  });
+  expect(first).toMatch(/It was after step 0; no checkpoint was saved, so the run starts from its beginning\.$/);
+  expect(second).toBe("The device was lost. It was after step 0.");
 });
 
 const rows = Array.from({ length: 4 }, () => readExamples("llama")).flat();

@@ -67,6 +67,7 @@ export class RankProcess {
   async leave(): Promise<void> {
     await this.link.leave();
     current = undefined;
+    screenSignals(undefined);
   }
 
   /**

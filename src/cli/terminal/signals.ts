@@ -8,10 +8,19 @@ export type EndSignal = keyof typeof SIGNAL_CODES;
 
 const SIGNALS: readonly EndSignal[] = ["SIGHUP", "SIGINT", "SIGTERM"];
 
+/**
+ * Under a launcher one signal may come twice at once, to the whole process group and through npm, which forwards it to
+ * its child. Milliseconds within which the same signal again is no second one.
+ */
+const ECHO_MS = 2000;
+
 let isExplained: ((signal: EndSignal) => Promise<boolean>) | undefined;
 
-/** From now on a signal counts only where this says that nothing else is the reason for it. */
-export function screenSignals(explained: (signal: EndSignal) => Promise<boolean>): void {
+/**
+ * For a process that a launcher started: from now on a signal counts only where this says that nothing else is the
+ * reason for it, and once where it comes twice at once. undefined ends this.
+ */
+export function screenSignals(explained: ((signal: EndSignal) => Promise<boolean>) | undefined): void {
   isExplained = explained;
 }
 
@@ -30,9 +39,16 @@ export async function withSignals<T>(
     first = signal;
     onFirst(signal);
   };
+  const cameAtMs = new Map<EndSignal, number>();
   const listener = (signal: EndSignal) => {
-    if (isExplained === undefined) act(signal);
-    else void isExplained(signal).then((explained) => explained || act(signal));
+    if (isExplained === undefined) {
+      act(signal);
+      return;
+    }
+    const nowMs = performance.now();
+    if (nowMs - (cameAtMs.get(signal) ?? Number.NEGATIVE_INFINITY) < ECHO_MS) return;
+    cameAtMs.set(signal, nowMs);
+    void isExplained(signal).then((explained) => explained || act(signal));
   };
   for (const signal of SIGNALS) process.on(signal, listener);
   try {

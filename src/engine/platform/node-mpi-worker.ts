@@ -63,8 +63,6 @@ const IDLE_MS = 25;
 /** A sleep within a call, as a share of the time waited, and at most. */
 const SHARE = 1 / 32;
 const LONGEST_SLEEP_MS = 1;
-/** After a launcher's signal: how long a rank must be silent to count as dead, and how long all are watched. */
-const EXAMINED = { silentMs: 500, watchedMs: 800 } as const;
 /** How long the speaker has to tell the user, before the rank that found the fault does it itself. */
 const SPEECH_MS = 1500;
 /** How long the program has to come to an end after a fault. */
@@ -260,11 +258,15 @@ class RankThread {
       }
     }
     if (this.#examinedSinceMs === undefined) return;
-    const sinceMs = nowMs - this.#examinedSinceMs;
-    const silent = sinceMs > EXAMINED.silentMs ? this.#watch.overdue(EXAMINED.silentMs, nowMs) : [];
+    const own = this.#members[this.#launch.rank];
+    // Containers may see each other's processes and yet have a link between them that can break.
+    const isHere = (rank: number) =>
+      this.#members[rank]?.machine === own?.machine && this.#members[rank]?.host === own?.host;
+    const silent = this.#watch.lookAfterSignal(nowMs - this.#examinedSinceMs, nowMs, isHere);
+    if (silent === undefined) return;
     if (silent.length > 0) {
       this.#raiseOverdue(silent);
-    } else if (sinceMs > EXAMINED.watchedMs) {
+    } else {
       this.#examinedSinceMs = undefined;
       tell({ kind: "examined" });
     }

@@ -15,7 +15,7 @@ import { LIBC, loadKoffi } from "./node-mpi-library.ts";
 import type { RankNews, RankRequest } from "./node-mpi-worker.ts";
 import { duplicateBy } from "./node-native-stderr.ts";
 import { startOf } from "./node-processes.ts";
-import { openWorker } from "./node-thread.ts";
+import { abandonWorker, openWorker } from "./node-thread.ts";
 import { ownManifest } from "./node-versions.ts";
 import { nameOf, PULSE, type RankFault, type RankMember, speakerOf } from "./rank-watch.ts";
 
@@ -92,6 +92,7 @@ export class RankLink {
    *
    * @param timeoutMs how long a rank may be silent, or not move, before the run ends
    * @throws ResourceError where koffi or MPI are missing or do not fit the launcher
+   * @throws RankError where not all ranks come within five minutes; MPI may then hold its thread for ever
    */
   static async join(launch: Launch, timeoutMs: number, listeners: RankListeners): Promise<RankLink> {
     const koffi = await loadKoffi();
@@ -125,7 +126,8 @@ export class RankLink {
       return link;
     } catch (error) {
       clearInterval(beating);
-      await worker.terminate();
+      const exit = libc.func("_exit", "void", ["int"]);
+      abandonWorker(worker, (code) => void exit(code));
       throw error;
     }
   }

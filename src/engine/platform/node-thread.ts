@@ -40,6 +40,24 @@ export function openWorker(address: URL, resourceLimits: ResourceLimits = {}): W
   });
 }
 
+/**
+ * Gives up a thread that may be held in native code. There it cannot be ended, and Node's own end of the process would
+ * wait for it; so this neither waits nor lets the process wait, which ends by the system's call in place of Node's.
+ *
+ * @param exitNow ends this process at once, such as `_exit` of C
+ */
+export function abandonWorker(worker: Worker, exitNow: (code: number) => void): void {
+  let hasEnded = false;
+  worker.once("exit", () => {
+    hasEnded = true;
+  });
+  void worker.terminate();
+  worker.unref(); // which the line before undoes
+  process.once("exit", (code) => {
+    if (!hasEnded) exitNow(code);
+  });
+}
+
 /** See Platform.startThread. */
 export async function startThread(code: Pick<ThreadCode, "address">, heapBytes: number): Promise<NodeThread> {
   const granted = Math.min(heapBytes, getHeapStatistics().heap_size_limit);

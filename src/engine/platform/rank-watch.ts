@@ -44,6 +44,19 @@ const NEIGHBOURS = 2;
 /** A pause of the watcher itself, such as a stopped job, after which it waits anew. */
 const OWN_PAUSE_MS = 2000;
 
+/**
+ * The look after a signal that a launcher may have sent since a rank died. On this machine the system tells which ranks
+ * have ended, and does so before the launcher's signal comes; of other machines only silence tells, for as long as eight
+ * beats, so that a late beat or a busy program ends no run that was to be saved.
+ */
+const LOOK = {
+  /** A beat under way has this long to come. */
+  leastMs: 250,
+  silentMs: 2000,
+  /** How long to look where all watched ranks are of this machine. */
+  hereMs: 800,
+} as const;
+
 export interface Overdue {
   readonly rank: number;
   readonly forMs: number;
@@ -88,6 +101,22 @@ export class RankWatch {
       if (silentMs > longestMs) return [{ rank, forMs: silentMs, kind: "silent" }];
       return stuckMs > longestMs ? [{ rank, forMs: stuckMs, kind: "stuck" }] : [];
     });
+  }
+
+  /**
+   * What a look after a signal finds, beside the processes of this machine that have ended: silent ranks of others.
+   *
+   * @param forMs how long it has gone on
+   * @param isHere whether the system tells of this rank's end
+   * @returns undefined as long as it has to go on
+   */
+  lookAfterSignal(forMs: number, nowMs: number, isHere: (rank: number) => boolean): Overdue[] | undefined {
+    const elsewhere = this.watched.filter((rank) => !isHere(rank));
+    const silent = this.overdue(LOOK.silentMs, nowMs).filter(
+      ({ rank, kind }) => kind === "silent" && elsewhere.includes(rank),
+    );
+    if (silent.length > 0 && forMs > LOOK.leastMs) return silent;
+    return forMs > (elsewhere.length > 0 ? LOOK.silentMs + LOOK.leastMs : LOOK.hereMs) ? [] : undefined;
   }
 }
 

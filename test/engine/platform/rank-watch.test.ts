@@ -82,6 +82,47 @@ describe("a rank that", () => {
   });
 });
 
+describe("after a signal, a watched rank", () => {
+  /** Rank 2 beats and moves; what a look from 9000 ms on finds, at its end. */
+  const found = (rank0: (nowMs: number, watch: RankWatch) => void, isHere: boolean) => {
+    const watch = watched(9000, (nowMs, one) => {
+      one.heard(2, 0, nowMs);
+      rank0(nowMs, one);
+    });
+    for (let forMs = 0; ; forMs += 10) {
+      watch.heard(2, 0, 9000 + forMs);
+      const silent = watch.lookAfterSignal(forMs, 9000 + forMs, (rank) => rank === 2 || isHere);
+      if (silent !== undefined) return { forMs, ranks: silent.map(({ rank }) => rank) };
+    }
+  };
+  const busy = (nowMs: number, watch: RankWatch) => watch.heard(0, 700, nowMs);
+  const late = (nowMs: number, watch: RankWatch) => nowMs <= 8300 && watch.heard(0, 0, nowMs);
+
+  test("of another machine that is busy ends no run", () => {
+    // It beats on during the look.
+    const watch = watched(11_000, (nowMs, one) => {
+      one.heard(2, 0, nowMs);
+      busy(nowMs, one);
+    });
+    expect(watch.lookAfterSignal(2000, 11_000, () => false)).toBe(undefined);
+    expect(watch.lookAfterSignal(2260, 11_000, () => false)).toEqual([]);
+  });
+
+  test("of this machine that is busy, late or silent ends none: the system tells which have ended", () => {
+    expect(found(busy, true)).toEqual({ forMs: 810, ranks: [] });
+    expect(found(late, true)).toEqual({ forMs: 810, ranks: [] });
+    expect(found(() => undefined, true)).toEqual({ forMs: 810, ranks: [] });
+  });
+
+  test("of another machine counts as dead after two seconds without a beat", () => {
+    expect(found(late, false)).toEqual({ forMs: 1310, ranks: [0] });
+    expect(found((nowMs, watch) => nowMs <= 5000 && watch.heard(0, 0, nowMs), false)).toEqual({
+      forMs: 260,
+      ranks: [0],
+    });
+  });
+});
+
 test("the lowest rank that can tells the user", () => {
   expect(speakerOf({ ranks: [1], gone: true })).toBe(0);
   expect(speakerOf({ ranks: [0], gone: true })).toBe(1);

@@ -131,3 +131,25 @@ test("a browser's thread answers, fails, and is terminated when it takes too lon
   await expect(thread.ask("loop", 20)).rejects.toThrow(ThreadLimit);
   expect(worker.isTerminated).toBe(true);
 });
+
+test("a thread that is held in native code is given up at once: what went wrong is told, and the process ends", () => {
+  // A call of C holds its thread as MPI_Init does: nothing ends it.
+  const program = `
+    import { Worker } from "node:worker_threads";
+    import koffi from "koffi";
+    import { abandonWorker } from "./src/engine/platform/node-thread.ts";
+    import { LIBC } from "./src/engine/platform/node-mpi-library.ts";
+    const held = 'require("node:worker_threads").parentPort.postMessage(1);' +
+      'require("koffi").load("' + LIBC + '").func("sleep", "uint", ["uint"])(600);';
+    const worker = new Worker(held, { eval: true, execArgv: [] });
+    worker.once("message", () => setTimeout(() => {
+      const exit = koffi.load(LIBC).func("_exit", "void", ["int"]);
+      abandonWorker(worker, (code) => void exit(code));
+      console.log("told");
+      process.exitCode = 11;
+    }, 100));
+  `;
+  const words = ["--import", "tsx", "--input-type", "module", "--eval", program];
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, { encoding: "utf8", timeout: 60_000 });
+  expect({ status, stdout, stderr }).toEqual({ status: 11, stdout: "told\n", stderr: "" });
+});
