@@ -125,11 +125,11 @@ async function update(
   }
 }
 
-/** Writable and resident bytes of the process but those of JavaScript's heap and array buffers. */
+/** Mapped and resident bytes of the process but those of JavaScript's heap and array buffers. */
 function processMemory(): ProcessMemory {
   const status = readFileSync("/proc/self/status", "utf8");
   const { heapTotal, external } = process.memoryUsage();
   const of = (name: string) =>
     1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)?.[1] ?? Number.NaN) - heapTotal - external;
-  return { asked: of("VmData"), resident: of("VmRSS") };
+  return { asked: of("VmSize"), resident: of("VmRSS") };
 }
