@@ -24,11 +24,6 @@ interface Rows {
   readonly pairs?: boolean;
 }
 
-interface ProcessMemory {
-  readonly asked: number;
-  readonly resident: number;
-}
-
 /** A run with all its memory. */
 export async function qloraRun(
   device: Device,
@@ -66,19 +61,22 @@ export interface Measured {
   readonly planned: number;
   /** The most bytes of buffers that the device has had at once. */
   readonly allocated: number;
-  /**
-   * Bytes by which the memory that the process has asked for has grown, and what of it is resident: the system gives
-   * pages when they are first written to. Both less what JavaScript's heap and array buffers have.
-   */
-  readonly grown: ProcessMemory;
+  /** Bytes that the driver has mapped as device memory at the end, and what of them is resident: was written to. */
+  readonly driver: DriverMemory;
   readonly seconds: number;
 }
 
+interface DriverMemory {
+  readonly mapped: number;
+  readonly resident: number;
+}
+
 /**
- * Runs one update of a random model of this shape. What kernels take as code is there before: a model of one layer and a
- * small vocabulary runs one first.
+ * Runs one update of a random model of this shape, as the first run of this process: Dawn keeps memory that buffers had
+ * and gives it to the next ones, so what an earlier run has freed would count as this one's.
  *
- * @param device a software adapter, whose buffers are this process's memory
+ * @param device lavapipe, whose memory is this process's
+ * @throws Error where the driver's memory cannot be told from the process's other memory, or there was a run before
  */
 export async function measuredRun(
   device: Device,
@@ -86,50 +84,40 @@ export async function measuredRun(
   quantization: Quantization,
   rows: Rows,
 ): Promise<Measured> {
+  if (driverMemory().mapped > 64 * 2 ** 20)
+    throw new Error("this process has device memory already: measure one run a process");
   const folder = mkdtempSync(join(tmpdir(), "kto-measured-"));
   try {
-    const small = { ...shape, num_hidden_layers: 1, vocab_size: 4096, bos_token_id: 1, eos_token_id: 2 };
-    await writeLargeRandomModel(join(folder, "small"), small, 1);
-    await writeLargeRandomModel(join(folder, "whole"), shape, 2);
+    await writeLargeRandomModel(folder, shape, 2);
     const counting = planningDevice(device);
-    await qloraRun(counting, join(folder, "whole"), quantization, rows);
-    await update(device, join(folder, "small"), quantization, rows);
-    const before = processMemory();
-    const { seconds, grown } = await update(device, join(folder, "whole"), quantization, rows, before);
-    return { planned: counting.totalBytes, allocated: device.peakBytes, grown, seconds };
+    await qloraRun(counting, folder, quantization, rows);
+    const { trainer, free } = await qloraRun(device, folder, quantization, rows);
+    const start = performance.now();
+    for await (const { metrics } of trainer) {
+      if (!Number.isFinite(metrics?.loss)) throw new Error(`the loss of ${folder} is ${metrics?.loss}`);
+    }
+    await device.idle();
+    const driver = driverMemory();
+    if (driver.mapped === 0) throw new Error(`no mapping of this process is named ${DEVICE_MEMORY}: is this lavapipe?`);
+    const seconds = (performance.now() - start) / 1000;
+    free();
+    return { planned: counting.totalBytes, allocated: device.peakBytes, driver, seconds };
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-async function update(
-  device: Device,
-  folder: string,
-  quantization: Quantization,
-  rows: Rows,
-  before: ProcessMemory = { asked: 0, resident: 0 },
-) {
-  const { trainer, free } = await qloraRun(device, folder, quantization, rows);
-  const start = performance.now();
-  try {
-    for await (const { metrics } of trainer) {
-      if (!Number.isFinite(metrics?.loss)) throw new Error(`the loss of ${folder} is ${metrics?.loss}`);
-    }
-    await device.idle();
-    const now = processMemory();
-    const grown = { asked: now.asked - before.asked, resident: now.resident - before.resident };
-    return { seconds: (performance.now() - start) / 1000, grown };
-  } finally {
-    free();
-    await device.idle(); // buffers are given back when nothing uses them any more
-  }
-}
+/** The file in memory of which lavapipe makes each VkDeviceMemory; what it allocates for itself and for code is elsewhere. */
+const DEVICE_MEMORY = "/memfd:allocation fd";
 
-/** Mapped and resident bytes of the process but those of JavaScript's heap and array buffers. */
-function processMemory(): ProcessMemory {
-  const status = readFileSync("/proc/self/status", "utf8");
-  const { heapTotal, external } = process.memoryUsage();
-  const of = (name: string) =>
-    1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(status)?.[1] ?? Number.NaN) - heapTotal - external;
-  return { asked: of("VmSize"), resident: of("VmRSS") };
+/** Device memory of this process's lavapipe, from /proc/self/smaps (kB there). */
+function driverMemory(): DriverMemory {
+  const sum = { mapped: 0, resident: 0 };
+  let counts = false;
+  for (const line of readFileSync("/proc/self/smaps", "utf8").split("\n")) {
+    if (/^[0-9a-f]+-[0-9a-f]+ /.test(line)) counts = line.includes(DEVICE_MEMORY);
+    const [, name, kilobytes] = /^(Size|Rss):\s+(\d+) kB/.exec(line) ?? [];
+    if (counts && name !== undefined) sum[name === "Size" ? "mapped" : "resident"] += 1024 * Number(kilobytes);
+  }
+  return sum;
 }

@@ -2,15 +2,15 @@
  * Plans QLoRA runs of Qwen3-0.6B, 1.7B, 4B and Gemma-3-1B as `kto train --dry_run` does, on a device that only counts,
  * with the adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed for
  * that; the weight files have headers of the right shapes and no numbers. With --measure, instead, one update of the 0.6B
- * shape runs on a software adapter, whose memory is this process's, beside its plan: one microbatch of so many rows,
- * without mismatched pairs, which would take three times as long.
+ * shape runs on lavapipe, whose device memory is this process's, beside its plan: KTO on two microbatches of so many
+ * rows.
  *
- *   [MALLOC_MMAP_THRESHOLD_=65536] npx tsx bench/experiments/quantised-memory.ts [--json FILE] [--measure ROWS]... [--layers N]
+ *   npx tsx bench/experiments/quantised-memory.ts [--json FILE] [--measure ROWS [--layers N] [--unpaired]]
  *
- * --layers measures a model of so many layers of the 28, which takes less time. The variable is needed to measure: by it
- * the C library gives freed buffers back to the system at once, so that those of the run before are not counted.
+ * --layers measures a model of so many layers of the 28, --unpaired one microbatch of apo_zero_unpaired: both take less
+ * time.
  *
- * Exits with 1 where 4B at 1 takes 6 GiB or more, 1.7B 3 GiB or more, or what a measured run asks the system for is off its
+ * Exits with 1 where 4B at 1 takes 6 GiB or more, 1.7B 3 GiB or more, or the device memory of a measured run is off its
  * plan by over 10%.
  */
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
@@ -101,11 +101,13 @@ async function plan(device: Device, folder: string, quantization: Quantization, 
 }
 
 const { values } = parseArgs({
-  options: { json: { type: "string" }, measure: { type: "string", multiple: true }, layers: { type: "string" } },
+  options: {
+    json: { type: "string" },
+    measure: { type: "string" },
+    layers: { type: "string" },
+    unpaired: { type: "boolean" },
+  },
 });
-if (values.measure && process.env.MALLOC_MMAP_THRESHOLD_ === undefined) {
-  throw new Error("--measure needs MALLOC_MMAP_THRESHOLD_=65536 in the environment");
-}
 const device = await Device.open();
 const lines = [];
 for (const { name, shape, below } of values.measure === undefined ? MODELS : []) {
@@ -140,18 +142,21 @@ for (const { model, base, rows, bytes, categories, refusal } of lines) {
   row(model, base, String(rows), ...cells, ...(refusal === undefined ? [] : [`  refused: ${refusal}`]));
 }
 const measured = [];
-const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
-for (const rows of (values.measure ?? []).map(Number)) {
+if (values.measure !== undefined) {
+  const layers = Number(values.layers ?? qwen3Shape.num_hidden_layers);
+  const rows = Number(values.measure);
+  const pairs = !values.unpaired;
   const shape = { ...qwen3Shape, num_hidden_layers: layers };
-  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows: rows, pairs: false });
-  const { asked, resident } = found.grown;
-  const off = asked / found.planned - 1;
+  const updateRows = pairs ? 2 * rows : rows;
+  const found = await measuredRun(device, shape, { format: "nf4" }, { rows, updateRows, pairs });
+  const { mapped, resident } = found.driver;
+  const off = mapped / found.planned - 1;
   if (!(Math.abs(off) <= MEASURED)) process.exitCode = 1;
-  measured.push({ model: "Qwen3-0.6B", base: "nf4", layers, rows, ...found });
+  measured.push({ model: "Qwen3-0.6B", base: "nf4", layers, rows, pairs, ...found });
   const gibibytes = (bytes: number) => (bytes / GIBIBYTE).toFixed(3);
   console.log(
-    `Measured on ${device.description}: one update of ${rows === 1 ? "one row" : `${rows} rows`} of 1,024 tokens, commit ${commit()}: Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, LoRA r 16, apo_zero_unpaired), ${found.seconds.toFixed(0)} s\n` +
-      `  planned ${gibibytes(found.planned)} GiB, allocated ${gibibytes(found.allocated)} GiB at most; the process asked the system for ${gibibytes(asked)} GiB more outside JavaScript's heap and buffers (${(100 * off).toFixed(1)}% off the plan), of which it has written to ${gibibytes(resident)}`,
+    `Measured on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}: one update of ${updateRows} rows of 1,024 tokens in microbatches of ${rows}, ${pairs ? "KTO" : "apo_zero_unpaired"}, Qwen3-0.6B's shape (${layers} of its 28 layers, random weights, base nf4, LoRA r 16), ${found.seconds.toFixed(0)} s\n` +
+      `  planned ${gibibytes(found.planned)} GiB, buffers ${gibibytes(found.allocated)} GiB at most; the driver mapped ${gibibytes(mapped)} GiB of device memory (${(100 * off).toFixed(1)}% off the plan), of which ${gibibytes(resident)} was written to`,
   );
 }
 if (values.json !== undefined) {
