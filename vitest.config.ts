@@ -40,7 +40,7 @@ const host = [
   "test/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
   "test/engine/model/export/**/*.test.ts",
-  "test/engine/ranks/{pieces,sums}.test.ts",
+  "test/engine/ranks/{pieces,share,sums}.test.ts",
   "test/engine/quantized-blocks.test.ts",
   "test/kto/run/publishing.test.ts",
   "test/kto/steep-updates.test.ts",

@@ -43,7 +43,7 @@ const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
 
 const TRAIN: readonly string[] = ["train", "sft"];
 /** Commands whose work several ranks share, under mpirun. */
-const SHARED_WORK: readonly string[] = ["train", "sft", "eval", "logps"];
+const SHARED_WORK: readonly string[] = ["train", "sft", "eval", "logps", "generate"];
 /** Commands that a launcher's other ranks have nothing to do for. */
 const FOR_ONE_RANK: readonly string[] = ["doctor", "completion", "help", ...HELP_FLAGS, ...VERSION_FLAGS];
 

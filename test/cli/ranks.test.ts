@@ -70,4 +70,33 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
     }
     expect(existsSync(output)).toBe(false);
   });
+
+  test("share prompts: the texts of one process, also those of a run and its judge", async () => {
+    const prompts = join(folder, "prompts.txt");
+    writeFileSync(prompts, "Once upon a time\nOne day\nTom\n");
+    const generate = ["generate", "--model_name_or_path", model, "--prompts_file", prompts, "--seed", "4", "--json"];
+    const words = [...generate, "--num_return_sequences", "2", "--max_new_tokens", "6"];
+    const jsonLines = (text: string) => text.split("\n").filter((line) => line.startsWith("{"));
+    const [alone, shared] = [await new MpiRun([words]).end(), await new MpiRun([words, words]).end()];
+    expect([alone.code, shared.code], shared.text).toEqual([0, 0]);
+    expect(jsonLines(alone.text)).toHaveLength(6);
+    expect(jsonLines(shared.text)).toEqual(jsonLines(alone.text));
+
+    const judge = join(folder, "judge.mjs");
+    writeFileSync(judge, "export default (prompt, a, b) => a.length - b.length;");
+    const judged = (output: string) => [
+      ...trainWords(output, "--max_steps", "2", "--validation_split", "0.1", "--eval_prompts_file", prompts),
+      ...["--eval_max_new_tokens", "6", "--judge", judge, "--save_strategy", "no"],
+    ];
+    const output = join(folder, "judged");
+    const { code, text } = await new MpiRun([judged(output), judged(output)]).end();
+    expect(code, text).toBe(0);
+    expect(text).toMatch(/evaluation at step 2: .* {2}eval_win_rate \d/);
+    const said = readFileSync(join(output, "samples.jsonl"), "utf8");
+    const samples = jsonLines(said).map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(samples.map(({ step, index }) => [step, index])).toEqual(
+      [0, 1, 2].flatMap((s) => [0, 1, 2].map((i) => [s, i])),
+    );
+    expect(samples[0]?.completion).not.toBe("");
+  });
 });

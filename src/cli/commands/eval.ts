@@ -10,12 +10,12 @@ import { ConfigError, counted, NumericError } from "../../errors.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
 import { Continuations } from "../../kto/evaluation/continuations.ts";
 import { Evaluator } from "../../kto/evaluation/evaluator.ts";
-import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
+import { type AnswerPair, type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
 import { objectiveOptions } from "../../kto/method/objective.ts";
 import { asksForJudge } from "../../kto/options/judge.ts";
-import { checkSameRows } from "../../kto/run/same-run.ts";
+import { checkSamePrompts, checkSameRows } from "../../kto/run/same-run.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
@@ -34,7 +34,7 @@ export default command(evalDescription, (options, output) =>
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
   const ranks = await openRanks(options, output);
   await checkComparison(options, output);
-  // One rank alone asks the judge; the losses are all ranks'.
+  // One rank alone asks the judge; losses and answers are all ranks'.
   const judge = asksForJudge(options) && ranks.rank === 0 ? await openJudge(options) : undefined;
   const given = await readPrompts(options);
   await withDevice(options, output, async (device) => {
@@ -50,7 +50,11 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
       if (options.loss_type === "kto") requirePairs(examples, dataset);
       metrics = { rows: examples.length, ...(await measure({ policy, reference, ranks }, examples, options, output)) };
     }
-    const winRate = judge && (await judgeAnswers(judge, { policy, reference }, { given, rows }, options, output));
+    let winRate: JudgedWinRate | undefined;
+    if (asksForJudge(options)) {
+      const pairs = await answers({ policy, reference, ranks }, { given, rows }, options, output);
+      winRate = judge && (await judgeAnswers(judge, pairs, options, output));
+    }
     if (ranks.rank === 0) report({ metrics, winRate, judge }, output);
   });
 }
@@ -114,14 +118,13 @@ async function measure(
   );
 }
 
-/** Lets both models answer the same prompts with the same random numbers, and the judge compare the answers. */
-async function judgeAnswers(
-  judge: Judge,
-  { policy, reference }: { readonly policy: Model; readonly reference: Model },
+/** Lets both models answer the same prompts with the same random numbers, each rank some of them. */
+async function answers(
+  { policy, reference, ranks }: { readonly policy: Model; readonly reference: Model; readonly ranks: Communicator },
   { given, rows }: { readonly given: readonly Prompt[]; readonly rows: FeedbackRows },
   options: EvalOptions,
   output: Output,
-): Promise<JudgedWinRate> {
+): Promise<AnswerPair[]> {
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);
   if (prompts.length < all.length)
@@ -132,10 +135,13 @@ async function judgeAnswers(
     const texts = await textFolder(model);
     const tokenizer = await loadTokenizer(texts);
     const encode = await promptEncoder(prompts, tokenizer, texts, options);
-    const continuations = new Continuations(model, tokenizer, prompts.map(encode), {
+    const ids = prompts.map(encode);
+    await checkSamePrompts(ranks, ids);
+    const continuations = new Continuations(model, tokenizer, ids, {
       maxNewTokens: options.max_new_tokens,
       seed: options.seed,
       sampling: await resolveSampling(options, model.folder, output),
+      ranks,
     });
     try {
       const what = `${model.folder} answers ${counted(prompts.length, "prompt")}`;
@@ -145,12 +151,17 @@ async function judgeAnswers(
     }
   };
   const [own, others] = [await answersOf(policy), await answersOf(reference)];
-  output.info(`both models have answered; ${judge.name} judges ${counted(prompts.length, "prompt")} in both orders`);
-  const pairs = prompts.map((prompt, i) => ({
-    prompt: promptText(prompt),
-    model: own[i] ?? "",
-    opponent: others[i] ?? "",
-  }));
+  return prompts.map((prompt, i) => ({ prompt: promptText(prompt), model: own[i] ?? "", opponent: others[i] ?? "" }));
+}
+
+/** Lets the judge compare the answers. */
+async function judgeAnswers(
+  judge: Judge,
+  pairs: readonly AnswerPair[],
+  options: EvalOptions,
+  output: Output,
+): Promise<JudgedWinRate> {
+  output.info(`both models have answered; ${judge.name} judges ${counted(pairs.length, "prompt")} in both orders`);
   if (options.judge === undefined) output.info(`every exchange with it is added to ${options.judge_transcripts}`);
   const result = await working(output, `${judge.name} judges`, async (progress) => {
     return await judgePairs(judge, pairs, {

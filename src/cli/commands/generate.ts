@@ -1,13 +1,16 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import { textFolder } from "../../engine/model/config/folder.ts";
-import { Generator } from "../../engine/model/generate/generate.ts";
+import { type GeneratedSequence, Generator } from "../../engine/model/generate/generate.ts";
+import { shareParts } from "../../engine/ranks/share.ts";
 import { TextStream } from "../../engine/text/text-stream.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted } from "../../errors.ts";
+import { checkSamePrompts } from "../../kto/run/same-run.ts";
 import { type GenerateOptions, generateDescription, refuseSeveral } from "../descriptions/generate.ts";
 import { command } from "../options/command.ts";
 import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
+import { openRanks } from "../session/ranks.ts";
 import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling, tellCache } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
@@ -16,6 +19,7 @@ import { type Progress, working } from "../terminal/work.ts";
 export default command(generateDescription, runGenerate);
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
+  const ranks = await openRanks(options, output);
   const prompts = await readPrompts(options);
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
@@ -34,10 +38,12 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       }
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
     });
-    const longest = Math.max(...requests.map(({ ids }) => ids.length));
+    const ids = requests.map((request) => request.ids);
+    await checkSamePrompts(ranks, ids);
+    const longest = Math.max(...ids.map(({ length }) => length));
     const maxLength = longest + options.max_new_tokens;
     const fitting = Math.max(1, Generator.mostSideBySide(model, maxLength));
-    const sequences = Math.min(requests.length, MOST_SIDE_BY_SIDE, fitting);
+    const sequences = Math.min(Math.ceil(requests.length / ranks.size), MOST_SIDE_BY_SIDE, fitting);
     const generator = new Generator(model, { maxBatch: sequences, maxLength });
     tellCache(generator, { sequences, maxLength }, output);
     // A chat's answer stands alone; a text goes on from its prompt.
@@ -56,12 +62,12 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       begun = true;
       if (piece !== "") output.piece(piece);
     };
-    const ids = requests.map((request) => request.ids);
     const what = `generating ${counted(ids.length, "text")}`;
-    const generate = async (progress: Progress) => {
+    const generate = async (progress: Progress, places: readonly number[]): Promise<Text[]> => {
       let tokens = 0;
-      return await generator.generate(ids, {
-        ...sampling,
+      const own = places.map((place) => ids[place] ?? []);
+      const found = await generator.generate(own, {
+        ...{ ...sampling, places },
         eosTokenIds: endTokens(options, tokenizer, model.config.eosTokenIds),
         maxNewTokens: options.max_new_tokens,
         seed: options.seed,
@@ -72,18 +78,33 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
           return stream?.stopped ? "stop" : undefined;
         },
       });
+      return found.map(({ ids: newIds, finish }, i) => {
+        const place = places[i] ?? 0;
+        add(place, streams[place]?.end() ?? "");
+        return { completion: texts[place] ?? "", tokens: newIds.length, finish };
+      });
     };
-    const results = await working(output, what, generate, "tokens");
+    const results = await working(
+      output,
+      what,
+      (progress) => shareParts(ranks, ids.length, (places) => generate(progress, places)),
+      "tokens",
+    );
+    if (ranks.rank > 0) return;
     for (const [index, { prompt }] of requests.entries()) {
-      add(index, streams[index]?.end() ?? "");
-      const { ids: newIds = [], finish } = results[index] ?? {};
-      const completion = texts[index] ?? "";
+      const { completion = "", tokens, finish } = results[index] ?? {};
       const shown = typeof prompt === "string" ? prompt : prompt.messages;
-      if (output.json) output.jsonLine({ index, prompt: shown, completion, tokens: newIds.length, finish });
+      if (output.json) output.jsonLine({ index, prompt: shown, completion, tokens, finish });
       else if (live && index === 0) output.result("");
       else output.result(`${index > 0 ? "\n" : ""}${openingOf(prompt)}${completion}`);
     }
   });
+}
+
+interface Text {
+  readonly completion: string;
+  readonly tokens: number;
+  readonly finish: GeneratedSequence["finish"];
 }
 
 /** The most sequences that are generated at once. */

@@ -6,7 +6,7 @@ import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, modelOptions } from "../options/shared.ts";
+import { commonOptions, modelOptions, rankOptions } from "../options/shared.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";
@@ -46,6 +46,7 @@ const schema = z.strictObject({
   }),
   ...chatTemplateOptions,
   ...samplingOptions,
+  ...rankOptions,
   ...commonOptions,
 });
 

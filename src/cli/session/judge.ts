@@ -101,14 +101,22 @@ export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig)
  * before training. When the judge fails, the run goes on without a win rate.
  *
  * @param signal aborts the waiting for the judge when the run is to stop
+ * @param isFirst rank 0, who alone asks the judge; the others generate their part of the answers
  * @throws what `openJudge` does
  */
 export async function judgeOfRun(
   options: JudgeOptions & Pick<RunConfig, "dry_run">,
   output: Output,
-  signal: AbortSignal,
+  { signal, isFirst }: { readonly signal: AbortSignal; readonly isFirst: boolean },
 ): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
   if (!asksForJudge(options)) return undefined;
+  if (!isFirst) {
+    const measure = async (pairs: (step: number) => Promise<AnswerPair[]>, step: number) => {
+      await pairs(step);
+      return undefined;
+    };
+    return (pairs) => ({ names: WIN_RATE_METRICS, measure: (step) => measure(pairs, step) });
+  }
   setMaxListeners(0, signal); // each prompt that is judged adds one
   const judge = await openJudge(options, signal);
   return (pairs) => ({

@@ -5,6 +5,7 @@
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError, FileError } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
@@ -12,6 +13,7 @@ import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
+import { checkSamePrompts } from "../../kto/run/same-run.ts";
 import type { Output } from "../terminal/output.ts";
 import { linesUpTo } from "../terminal/step-lines.ts";
 import { working } from "../terminal/work.ts";
@@ -23,7 +25,8 @@ export const SAMPLES_FILE = "samples.jsonl";
 export class SampleLog {
   readonly #continuations: Continuations;
   readonly #prompts: readonly Prompt[];
-  readonly #path: string;
+  /** Of rank 0, which alone reads and writes the file. */
+  readonly #path: string | undefined;
   readonly #output: Output;
   #last: { readonly step: number; readonly completions: readonly string[] } | undefined;
   /** The completions before training. */
@@ -38,6 +41,7 @@ export class SampleLog {
     policy: Model,
     config: RunConfig,
     evalExamples: readonly Example[] | undefined,
+    ranks: Communicator,
     output: Output,
   ): Promise<SampleLog | undefined> {
     if (!drawsSamples(config)) return undefined;
@@ -67,22 +71,25 @@ export class SampleLog {
         `Prompt ${long + 1} of the samples has ${prompts[long]?.ids.length} tokens, which leaves no room to continue it within the model's context of ${contextLength}; shorten it.`,
       );
     }
-    const continuations = new Continuations(
-      policy,
-      tokenizer,
-      prompts.map(({ ids }) => ids),
-      {
-        maxNewTokens: config.eval_max_new_tokens,
-        seed: config.seed,
-        sampling: await resolveSampling({ greedy: false, stop_strings: [], seed: config.seed }, policy.folder, output),
-      },
-    );
+    const ids = prompts.map((prompt) => prompt.ids);
+    await checkSamePrompts(ranks, ids);
+    const continuations = new Continuations(policy, tokenizer, ids, {
+      maxNewTokens: config.eval_max_new_tokens,
+      seed: config.seed,
+      sampling: await resolveSampling({ greedy: false, stop_strings: [], seed: config.seed }, policy.folder, output),
+      ranks,
+    });
     const path = platform.joinPath(config.output_dir, SAMPLES_FILE);
     const asked = prompts.map(({ prompt }) => prompt);
-    return new SampleLog(continuations, asked, path, output);
+    return new SampleLog(continuations, asked, ranks.rank === 0 ? path : undefined, output);
   }
 
-  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string, output: Output) {
+  private constructor(
+    continuations: Continuations,
+    prompts: readonly Prompt[],
+    path: string | undefined,
+    output: Output,
+  ) {
     this.#continuations = continuations;
     this.#prompts = prompts;
     this.#path = path;
@@ -96,6 +103,7 @@ export class SampleLog {
    * @throws ConfigError, before anything is written, where a run that is resumed has lost that
    */
   async start(step: number, needed: string | undefined): Promise<void> {
+    if (this.#path === undefined) return;
     const kept = await linesUpTo(this.#path, step);
     const samples = kept.map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>);
     const first = samples.filter((sample) => sample.step === 0);
@@ -122,12 +130,14 @@ export class SampleLog {
   }
 
   /**
-   * The model's completions after this many updates, each beside the one before training.
+   * The model's completions after this many updates, each beside the one before training. Every rank must call it; rank 0
+   * gets them.
    *
    * @throws FileError where a run that is resumed has lost that
    */
   async pairs(step: number): Promise<AnswerPair[]> {
     const completions = await this.#completions(step);
+    if (this.#path === undefined) return [];
     const before = this.#first;
     if (before === undefined) throw new FileError(this.#lost());
     return this.#prompts.map((prompt, i) => ({
@@ -137,10 +147,11 @@ export class SampleLog {
     }));
   }
 
-  /** Appends the model's completions after this many updates. */
+  /** Appends the model's completions after this many updates. Every rank must call it. */
   async write(step: number): Promise<void> {
     const prompts = this.#prompts.map(withoutSource);
     const completions = await this.#completions(step);
+    if (this.#path === undefined) return;
     const samples = completions.map((completion, index) => ({ step, index, prompt: prompts[index], completion }));
     await platform.append(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
   }

@@ -118,7 +118,7 @@ async function trainIn(
   const events = new EventsFile(output_dir, warn);
   output.listener = (level, text) => events.take(level, text);
   const stopping = new AbortController();
-  const judged = await judgeOfRun(config, output, stopping.signal);
+  const judged = await judgeOfRun(config, output, { signal: stopping.signal, isFirst: writes });
   const publishing = await publishingOf(config, warn);
   const told = new ToldWork(output);
   // A terminal shows what goes on from here; elsewhere the first news would be the adapter's, a second or two later.
@@ -171,7 +171,7 @@ async function trainIn(
     const { trainer, method, policy, baseName, examples, evalExamples, data, advice, time, savings } = ready;
     run = trainer;
     adviseRanks(trainer);
-    samples = writes ? await SampleLog.create(policy, config, evalExamples, output) : undefined;
+    samples = await SampleLog.create(policy, config, evalExamples, ranks, output);
     const quantized = policy.quantizedFormats;
     output.info(
       `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,

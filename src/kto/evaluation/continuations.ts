@@ -5,12 +5,16 @@
 import { Generator } from "../../engine/model/generate/generate.ts";
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
 import type { Model } from "../../engine/model/model.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { shareParts } from "../../engine/ranks/share.ts";
 import { decodeContinuation, type Tokenizer } from "../../engine/text/tokenizer.ts";
 
 export interface ContinuationOptions {
   readonly maxNewTokens: number;
   readonly seed: number;
   readonly sampling: SamplingOptions;
+  /** Each continues some of the prompts, and all get the texts of all. Default: one process. */
+  readonly ranks?: Communicator;
 }
 
 /** Sequences whose caches are held at once. */
@@ -33,9 +37,10 @@ export class Continuations {
     prompts: readonly (readonly number[])[],
     options: ContinuationOptions,
   ) {
+    const { size } = options.ranks ?? ALONE;
     const longest = prompts.reduce((most, { length }) => Math.max(most, length), 1);
     this.#generator = new Generator(model, {
-      maxBatch: Math.max(1, Math.min(prompts.length, MOST_SIDE_BY_SIDE)),
+      maxBatch: Math.max(1, Math.min(Math.ceil(prompts.length / size), MOST_SIDE_BY_SIDE)),
       maxLength: Math.min(longest + options.maxNewTokens, model.config.contextLength),
     });
     this.#tokenizer = tokenizer;
@@ -44,21 +49,25 @@ export class Continuations {
   }
 
   /**
-   * The text that follows each prompt, special tokens left out. Throws what `Generator.generate` does.
+   * The text that follows each prompt, special tokens left out. Throws what `Generator.generate` does. Every rank must
+   * call it.
    *
-   * @param onToken told how many tokens there are by now
+   * @param onToken told how many tokens this rank has drawn by now
    */
   async run(onToken?: (tokens: number) => void): Promise<string[]> {
-    const { maxNewTokens, seed, sampling } = this.#options;
+    const { maxNewTokens, seed, sampling, ranks = ALONE } = this.#options;
     let tokens = 0;
-    const results = await this.#generator.generate(this.#prompts, {
-      ...{ ...sampling, maxNewTokens, seed },
-      onToken: () => {
-        onToken?.(++tokens);
-        return undefined;
-      },
+    return await shareParts(ranks, this.#prompts.length, async (places) => {
+      const prompts = places.map((place) => this.#prompts[place] ?? []);
+      const results = await this.#generator.generate(prompts, {
+        ...{ ...sampling, maxNewTokens, seed, places },
+        onToken: () => {
+          onToken?.(++tokens);
+          return undefined;
+        },
+      });
+      return results.map(({ ids }, i) => decodeContinuation(this.#tokenizer, prompts[i] ?? [], ids));
     });
-    return results.map(({ ids }, index) => decodeContinuation(this.#tokenizer, this.#prompts[index] ?? [], ids));
   }
 
   /** Gives the device memory back. */

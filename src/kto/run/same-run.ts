@@ -10,7 +10,7 @@ import { RankError } from "../../errors.ts";
 import type { BatchExample } from "../method/batch.ts";
 import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
 import { type StartDigests, sampleDigest } from "./reference.ts";
-import { digestOfExamples, kernelDigest } from "./state.ts";
+import { digestOfExamples, digestOfIds, kernelDigest } from "./state.ts";
 
 /** What is compared, by what a message calls it. */
 type Facts = Readonly<Record<string, string>>;
@@ -42,6 +42,16 @@ export async function checkSameRun(inputs: RunInputs, method: Method, digests: S
  */
 export async function checkSameRows(ranks: Communicator, examples: readonly BatchExample[]): Promise<void> {
   if (ranks.size > 1) await compare(ranks, { "the rows to measure": digestOfExamples(examples) });
+}
+
+/**
+ * The same for the prompts that ranks continue, each some of them.
+ *
+ * @param prompts token ids
+ * @throws RankError that names the first rank that has others than rank 0; on every rank the same
+ */
+export async function checkSamePrompts(ranks: Communicator, prompts: readonly ArrayLike<number>[]): Promise<void> {
+  if (ranks.size > 1) await compare(ranks, { "the prompts": digestOfIds(prompts) });
 }
 
 async function compare(ranks: Communicator, facts: Facts): Promise<void> {

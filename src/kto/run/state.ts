@@ -242,6 +242,15 @@ export function kernelDigest(): string {
 }
 
 /** SHA-256 of examples in their order: token ids, where prompts end, labels. */
+/** SHA-256 of sequences of token ids, their lengths included. */
+export function digestOfIds(sequences: readonly ArrayLike<number>[]): string {
+  const hash = platform.sha256();
+  for (const ids of sequences) {
+    for (const words of [[ids.length], ids]) hash.update(new Uint8Array(Uint32Array.from(words).buffer));
+  }
+  return hash.digest();
+}
+
 export function digestOfExamples(examples: readonly BatchExample[]): string {
   const hash = platform.sha256();
   for (const { promptIds, completionIds, label } of examples) {

@@ -17,10 +17,15 @@ import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
 export interface GenerateOptions extends SamplingOptions {
   readonly maxNewTokens: number;
   readonly seed: number;
+  /**
+   * The place of each prompt in a list of which these are a part: what it draws by, and what messages and `onToken` call
+   * it, so that its tokens are those that it has among all. Default: 0, 1, 2 and so on.
+   */
+  readonly places?: readonly number[];
   /** Ends a sequence; not part of what is returned. Default: the model's. */
   readonly eosTokenIds?: readonly number[];
   /**
-   * Called for every new token, with the prompt's place and the continuation so far, whose last id is the new one.
+   * Called for every new token, with the prompt's place (see `places`) and the continuation so far, whose last id is the new one.
    * "stop" ends the sequence after it. Sequences generated side by side take turns; end tokens are not passed on.
    */
   readonly onToken?: (promptIndex: number, ids: readonly number[]) => "stop" | undefined;
@@ -143,7 +148,7 @@ export class Generator {
   async generate(prompts: readonly ArrayLike<number>[], options: GenerateOptions): Promise<GeneratedSequence[]> {
     checkOptions(options);
     prompts.forEach((prompt, index) => {
-      this.#checkPrompt(prompt, index + 1);
+      this.#checkPrompt(prompt, (options.places?.[index] ?? index) + 1);
     });
     return await this.#calls.run(async () => {
       const results: GeneratedSequence[] = [];
@@ -176,7 +181,7 @@ export class Generator {
   ): Promise<GeneratedSequence[]> {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
-      const index = first + slot;
+      const index = options.places?.[first + slot] ?? first + slot;
       const [random, keys] = [new Random(options.seed, index), new Random(options.seed, index)];
       const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
       return { index, slot, random, draw, prompt, ids: [], finish: "length", end: undefined, passed: 0 };

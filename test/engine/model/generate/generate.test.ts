@@ -143,6 +143,10 @@ describe("independence", () => {
     expect(among[12]).not.toEqual(whole[12]);
     // Nor on those behind it.
     expect(await generate(prompts.slice(0, 5), options)).toEqual(whole.slice(0, 5));
+    // Some of them, each in its place among all.
+    const places = [13, 2, 19];
+    const own = places.map((place) => prompts[place] ?? []);
+    expect(await generate(own, { ...options, places })).toEqual(places.map((place) => whole[place]));
   });
 
   it("nor on how many are generated side by side, nor on the room kept for them", async () => {
