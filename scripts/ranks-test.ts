@@ -4,9 +4,20 @@
  *
  *     npx tsx scripts/ranks-test.ts [runs that are killed twice, default 10] [seed, default 1]
  *     npx tsx scripts/ranks-test.ts faults WORDS     (only the faults with these words in their names)
+ *     npx tsx scripts/ranks-test.ts machines         (only a run on two machines over TCP, against one on a single machine)
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -14,7 +25,7 @@ import { pathToFileURL } from "node:url";
 import { Random } from "../src/engine/random.ts";
 
 const root = join(import.meta.dirname, "..");
-const kto = join(root, "bin", "kto.js");
+export const kto = join(root, "bin", "kto.js");
 export const model = join(root, "examples", "quickstart", "model");
 export const feedback = join(root, "examples", "quickstart", "feedback.jsonl");
 
@@ -44,14 +55,29 @@ export class MpiRun {
   #text = "";
   readonly #startedMs = performance.now();
 
-  /** @param programs the words of each rank, after "kto"; the same array for all is one command line */
+  /**
+   * @param programs the words of each rank, after "kto"; the same array for all is one command line
+   * @param options.commands the file that each rank runs; this checkout's where there is none
+   */
   constructor(
     programs: readonly (readonly string[])[],
-    { before = [] as readonly string[], mpirun = [] as readonly string[], env = {} } = {},
+    {
+      before = [] as readonly string[],
+      mpirun = [] as readonly string[],
+      commands = [] as readonly string[],
+      env = {},
+    } = {},
   ) {
     this.size = programs.length;
     this.#outputs = new Set(programs.map((words) => words[words.indexOf("--output_dir") + 1] ?? ""));
-    const words = programs.flatMap((words, i) => [...(i > 0 ? [":"] : []), "-n", "1", process.execPath, kto, ...words]);
+    const words = programs.flatMap((words, i) => [
+      ...(i > 0 ? [":"] : []),
+      "-n",
+      "1",
+      process.execPath,
+      commands[i] ?? kto,
+      ...words,
+    ]);
     const [program = "", ...first] = [...before, "mpirun", "--allow-run-as-root", "--oversubscribe", ...mpirun];
     this.#child = spawn(program, [...first, ...words], {
       stdio: ["ignore", "pipe", "pipe"],
@@ -243,6 +269,13 @@ export class TwoMachines {
     });
   }
 
+  /** Bytes that the first machine has sent over the cable. */
+  sentBytes(): number {
+    const text = execFileSync("ip", ["-n", this.#names[0], "-s", "-j", "link", "show", "cable"], { encoding: "utf8" });
+    const [{ stats64 }] = JSON.parse(text) as [{ readonly stats64: { readonly tx: { readonly bytes: number } } }];
+    return stats64.tx.bytes;
+  }
+
   /** Pulls the cable. */
   cut(): void {
     execFileSync("ip", ["-n", this.#names[0], "link", "set", "cable", "down"]);
@@ -250,6 +283,19 @@ export class TwoMachines {
 
   remove(): void {
     for (const name of this.#names) spawnSync("ip", ["netns", "del", name]);
+  }
+}
+
+/** Why two machines cannot be played here; undefined where they can. */
+export function missingMachines(): string | undefined {
+  const folder = mkdtempSync(join(tmpdir(), "kto-machines-"));
+  try {
+    new TwoMachines(folder).remove();
+    return undefined;
+  } catch (error) {
+    return `network namespaces cannot be made here (${String(error)})`;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -427,6 +473,28 @@ function weightsIn(folder: string): Float32Array {
   return Float32Array.from({ length: (file.length - start) / 4 }, (_, i) => file.readFloatLE(start + 4 * i));
 }
 
+/** Two runs of two ranks, over TCP between two machines and on one, of which both should give the same bits. */
+export async function compareMachines(): Promise<{
+  readonly same: boolean;
+  readonly sentBytes: number;
+  readonly gradientBytes: number;
+}> {
+  const folder = mkdtempSync(join(tmpdir(), "kto-machines-"));
+  const machines = new TwoMachines(folder);
+  try {
+    const [near, far] = [join(folder, "near"), join(folder, "far")];
+    const local = await new MpiRun([trainWords(near), trainWords(near)]).end();
+    const remote = await machines.run(trainWords(far)).end();
+    for (const { code, text } of [local, remote]) if (code !== 0) throw new Error(`a run ended with ${code}: ${text}`);
+    const [found, wanted] = [resultOf(far), resultOf(near)];
+    const same = found.weights.equals(wanted.weights) && found.metrics === wanted.metrics;
+    return { same, sentBytes: machines.sentBytes(), gradientBytes: 4 * weightsIn(model).length };
+  } finally {
+    machines.remove();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** Every other fault, once, or those with these words in their names. */
 export async function allFaults(tell: (line: string) => void, words = ""): Promise<FaultResult[]> {
   const folder = mkdtempSync(join(tmpdir(), "kto-faults-"));
@@ -454,6 +522,8 @@ export async function allFaults(tell: (line: string) => void, words = ""): Promi
     }
     const options = () => new MpiRun([long("options"), long("options", "--beta", "0.3")]);
     await add("another beta on rank 1", options, now);
+    const older = otherVersion(folder);
+    await add("another version on rank 1", () => new MpiRun(twice(long("older")), { commands: [kto, older] }), now);
     const copy = join(folder, "model");
     cpSync(model, copy, { recursive: true });
     const weights = readFileSync(join(copy, "model.safetensors"));
@@ -475,21 +545,31 @@ export async function allFaults(tell: (line: string) => void, words = ""): Promi
       const short = trainWords(join(disk, "run"), "--max_steps", "3", "--save_strategy", "no");
       await add("a full disk on rank 0", () => new MpiRun(twice(short)), now);
     });
-    try {
+    const missing = missingMachines();
+    if (missing !== undefined) tell(`two machines: not tried, since ${missing}`);
+    else {
       const machines = new TwoMachines(folder);
+      const cut = () => machines.cut();
       try {
-        const cut = () => machines.cut();
         await add("the cable between two machines cut", () => machines.run(long("cable")), at("cable"), cut);
       } finally {
         machines.remove();
       }
-    } catch (error) {
-      tell(`two machines: not tried, since network namespaces cannot be made here (${String(error)})`);
     }
     return results;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** A copy of this program as it is built that says it is another version; its kto.js. */
+export function otherVersion(folder: string): string {
+  const copy = join(folder, "older");
+  for (const name of ["dist", "bin"]) cpSync(join(root, name), join(copy, name), { recursive: true });
+  symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
+  const text = readFileSync(join(root, "package.json"), "utf8");
+  writeFileSync(join(copy, "package.json"), text.replace(/"version": "[^"]*"/, '"version": "0.0.1"'));
+  return join(copy, "bin", "kto.js");
 }
 
 /** A folder of 800 KB in memory, for as long as `use` takes. */
@@ -512,6 +592,19 @@ function isBad({ code, lines, orphans }: FaultResult): boolean {
   return code === 0 || lines.length !== 1 || orphans > 0;
 }
 
+/** Tells of a run over TCP; false where it has other bits than one on a single machine. */
+async function tellMachines(tell: (line: string) => void): Promise<boolean> {
+  const missing = missingMachines();
+  if (missing !== undefined) tell(`a run over TCP: not tried, since ${missing}`);
+  const found = missing === undefined ? await compareMachines() : undefined;
+  if (found === undefined) return true;
+  const megabytes = (found.sentBytes / 1e6).toFixed(1);
+  tell(
+    `a run over TCP, ${megabytes} MB by each: ${found.same ? "the bits of the same run on one machine" : "OTHER BITS"}`,
+  );
+  return found.same;
+}
+
 async function main(runs: number, seed: number): Promise<void> {
   const tell = (line: string) => console.log(line);
   const differences = [];
@@ -523,7 +616,9 @@ async function main(runs: number, seed: number): Promise<void> {
     `${runs} runs, ${total("kills")} kills, ${total("named")} named, ${total("orphans")} orphans; ${different} runs ended in other bits`,
   );
   const bad = (await allFaults(tell)).filter(isBad);
+  const isSameFar = await tellMachines(tell);
   if (
+    !isSameFar ||
     !(Math.max(...differences) <= MOST_DIFFERENCE) ||
     different > 0 ||
     total("named") < total("kills") ||
@@ -536,6 +631,8 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   const missing = missingMpi();
   if (missing !== undefined) throw new Error(missing);
   const [first = "10", second] = process.argv.slice(2);
-  if (first !== "faults") await main(Number(first), Number(second ?? 1));
+  if (first === "machines") {
+    if (!(await tellMachines(console.log))) process.exitCode = 1;
+  } else if (first !== "faults") await main(Number(first), Number(second ?? 1));
   else if ((await allFaults(console.log, second)).some(isBad)) process.exitCode = 1;
 }

@@ -8,14 +8,19 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { stopRun } from "../../scripts/ranks-forms.ts";
 import {
+  compareMachines,
   errorLines,
   faultRun,
   feedback,
   hasCheckpoint,
   kill,
+  kto,
   MpiRun,
+  missingMachines,
   missingMpi,
   model,
+  otherVersion,
+  TwoMachines,
   trainWords,
 } from "../../scripts/ranks-test.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
@@ -68,7 +73,22 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
       const { code, text } = await new MpiRun(words).end();
       expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
     }
+    const words = trainWords(output);
+    const { code, text } = await new MpiRun([words, words], { commands: [kto, otherVersion(folder)] }).end();
+    const sentence = /^error: rank 1 \(.*\) runs kto-webgpu 0\.0\.1, and rank 0 .*: install the same version on all/;
+    expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
     expect(existsSync(output)).toBe(false);
+  });
+
+  test("of one row each have the rows of an update together, and the reference point is taken over them", async () => {
+    const output = join(folder, "one-row");
+    const words = trainWords(output, "--per_device_train_batch_size", "1", "--save_strategy", "no");
+    const { code, text } = await new MpiRun([words, words]).end();
+    expect(code, text).toBe(0);
+    const [first] = readFileSync(join(output, "metrics.jsonl"), "utf8").split("\n");
+    expect(JSON.parse(first ?? "")).toMatchObject({ ranks: 2, loss: expect.closeTo(0.5, 6) });
+    const local = await new MpiRun([words, words].map((one) => [...one, "--sync_every", "2"])).end();
+    expect(local).toMatchObject({ code: 2, text: expect.stringMatching(/^error: .*per_device_train_batch_size/m) });
   });
 
   test("share prompts: the texts of one process, also those of a run and its judge", async () => {
@@ -98,5 +118,39 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
       [0, 1, 2].flatMap((s) => [0, 1, 2].map((i) => [s, i])),
     );
     expect(samples[0]?.completion).not.toBe("");
+  });
+});
+
+const notHere = missing ?? missingMachines();
+if (notHere !== undefined) console.warn(`Two machines are not tested here: ${notHere}.`);
+
+describe.skipIf(notHere !== undefined)("two machines, which are network namespaces with a cable between them", () => {
+  test("train over TCP to the bits of one machine", async () => {
+    const { same, sentBytes, gradientBytes } = await compareMachines();
+    expect(same).toBe(true);
+    // Each rank's sums of all gradients in 4 updates, so these went over the cable and not through memory.
+    expect(sentBytes).toBeGreaterThan(4 * gradientBytes);
+  });
+
+  test("end where the cable is cut, within the timeout", async () => {
+    const machines = new TwoMachines(folder);
+    try {
+      const output = join(folder, "cable");
+      const run = machines.run(trainWords(output, "--max_steps", "100000", "--rank_timeout", "4"));
+      const result = await faultRun(
+        "cable",
+        run,
+        () => hasCheckpoint(output),
+        () => machines.cut(),
+      );
+      expect(result).toMatchObject({
+        ranks: 2,
+        orphans: 0,
+        lines: [expect.stringMatching(/^error: nothing was heard of rank 1 \(machine-b/)],
+      });
+      expect(result.code).not.toBe(0);
+    } finally {
+      machines.remove();
+    }
   });
 });

@@ -1,5 +1,6 @@
 /** What `main.ts` runs: a command's description (descriptions/) tied to its body (commands/). */
 import { Output, type OutputOptions } from "../terminal/output.ts";
+import { rankProcess } from "../terminal/rank-process.ts";
 import type { Streams } from "../terminal/streams.ts";
 import { readOptions } from "./command-line.ts";
 import { type TranslatedFile, translationLines } from "./configuration-file.ts";
@@ -30,7 +31,7 @@ export function command<Options extends OutputOptions & { readonly dry_run?: boo
     execute: async (words, streams) => {
       const input = await readOptions(words, known);
       const notes: string[] = [];
-      const options = parse({ ...input, onNote: (note) => notes.push(note) });
+      const options = parse({ ...input, onNote: (note) => notes.push(note), ranks: rankProcess()?.link.size ?? 1 });
       const output = new Output(streams, options);
       if (input.translated) tellTranslation(input.translated, options, output);
       for (const note of notes) output.info(note);

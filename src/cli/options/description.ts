@@ -29,6 +29,8 @@ export interface OptionInput {
   readonly translated?: TranslatedFile;
   /** Called with a sentence about options that have no effect. */
   readonly onNote?: (sentence: string) => void;
+  /** How many ranks share the command's work. Default 1. */
+  readonly ranks?: number;
 }
 
 /** All of a command but its body: what the help shows, and how words become options. */

@@ -95,18 +95,19 @@ export const trainerOptions = new TrainerParser<TrainerOptions>(ktoOptions, ktoP
  * command line or YAML ("true", "yes", "1e-4", "none").
  *
  * @param where tells where an option was set, to follow its name in messages, e.g. " in run.yaml"
- * @param told what was found wrong before, and who is told of what has no effect
+ * @param told what was found wrong before, who is told of what has no effect, and how many ranks share each update
  * @throws ConfigError with a sentence for each: the option, its value and its range, or the nearest known option
  */
 export function parseKtoConfig(
   input: Readonly<Record<string, unknown>>,
   where?: (name: string) => string,
-  told: Pick<ParseContext, "problems" | "onNote"> = {},
+  { ranks = 1, ...told }: Pick<ParseContext, "problems" | "onNote"> & { readonly ranks?: number } = {},
 ): KtoConfig {
   const context = { ...ktoParseContext, ...told, ...(where ? { where } : {}) };
   const config = checkRunConfig(parseOptions(ktoOptions, input, context), where);
   const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = config;
-  if (size * accumulation < 2 && config.loss_type === "kto") {
+  const together = config.sync_every === undefined ? ranks : 1; // local updates have the rows of one rank
+  if (size * accumulation * together < 2 && config.loss_type === "kto") {
     throw new ConfigError(
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and an update of one row has none: use at least 2, or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes the reference point.`,
     );
