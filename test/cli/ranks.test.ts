@@ -8,18 +8,17 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { stopRun } from "../../scripts/ranks-forms.ts";
 import {
+  allFaults,
   compareMachines,
   errorLines,
   faultRun,
   feedback,
   hasCheckpoint,
   kill,
-  kto,
   MpiRun,
   missingMachines,
   missingMpi,
   model,
-  otherVersion,
   TwoMachines,
   trainWords,
 } from "../../scripts/ranks-test.ts";
@@ -51,6 +50,17 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
     expect(text).toMatch(/^\[1\] plan: 100000 updates/m);
   });
 
+  // SIGSTOP of each, other options and files, NaN, a lost device, a full disk.
+  test("end by every other fault with one sentence, and leave nothing behind", async () => {
+    const told: string[] = [];
+    const results = await allFaults((line) => told.push(line), { timeoutSeconds: 4, cutsCable: false });
+    expect(results.length, told.join("\n")).toBeGreaterThanOrEqual(8);
+    for (const result of results) {
+      expect(result, told.join("\n")).toMatchObject({ orphans: 0, lines: [expect.stringMatching(/^error: /)] });
+      expect(result.code, result.fault).not.toBe(0);
+    }
+  });
+
   test("that do not have the same rows, or files, do not start", async () => {
     // As many rows, of which one has another letter.
     const rows = join(folder, "rows.jsonl");
@@ -73,10 +83,6 @@ describe.skipIf(missing !== undefined)("two ranks", () => {
       const { code, text } = await new MpiRun(words).end();
       expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
     }
-    const words = trainWords(output);
-    const { code, text } = await new MpiRun([words, words], { commands: [kto, otherVersion(folder)] }).end();
-    const sentence = /^error: rank 1 \(.*\) runs kto-webgpu 0\.0\.1, and rank 0 .*: install the same version on all/;
-    expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
     expect(existsSync(output)).toBe(false);
   });
 
