@@ -14,16 +14,17 @@ export const dropoutCases: readonly BenchmarkCase[] = [
     record: (bench, program) => {
       const x = bench.normal([ROWS, WIDTH]);
       const y = bench.zeros(ROWS, WIDTH);
+      const keys = Uint32Array.from({ length: ROWS }, (_, row) => 7919 * row);
       program.dispatch(dropout, {
         x: x.tensor,
-        state: bench.of([4], Uint32Array.of(1, 2, 3, 4)),
+        keys: bench.of([ROWS], keys),
+        state: bench.of([2], Uint32Array.of(1, 2)),
         y,
-        firstRow: 0,
         stream: 5,
         threshold: Math.round(PROBABILITY * 2 ** 32),
         keptScale: 1 / (1 - PROBABILITY),
       });
-      return () => bench.expect("y", y, twin.dropout(x.values, PROBABILITY, 5, [1, 2, 3, 4]));
+      return () => bench.expect("y", y, twin.dropout(x.values, keys, PROBABILITY, 5, [1, 2]));
     },
   },
 ];

@@ -2,22 +2,23 @@
  * Dropout. Its random numbers follow from a counter, so the backward pass computes them a second time and keeps no
  * mask:
  *
- *   y[t, c] = x[t, c] keptScale   if hash((firstRow + t) C + c, stream, state) >= threshold, else 0
+ *   y[t, c] = x[t, c] keptScale   if hash(keys[t], c, stream, state) >= threshold, else 0
  *
- * The hash is PCG4D (Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020), its first word; `state` is the
- * seed, the update, the microbatch and a spare word, written by the host before each pass, and `stream` tells layers
- * apart. Rows may be a slice of others, from `firstRow` on. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
+ * The hash is PCG4D (Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020), its first word. A row's key follows
+ * from its token and those before it in its sequence (`packRows`), so a row draws the same numbers in whichever
+ * microbatch, and on whichever rank, it is computed. `state` is the seed and the update, written by the host before each
+ * pass, and `stream` tells layers apart. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
  */
 import { inFormats, kernel } from "./kernel.ts";
 import { activationBinding, storedBytes } from "./stored.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
-const UNIFORMS = { T: "u32", C: "u32", firstRow: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
+const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
 
-/** WGSL: `hash(i)`, of the binding `state` and the uniform `stream`. */
+/** WGSL: `hash(key, column)`, of the binding `state` and the uniform `stream`. */
 export const dropoutHash = /* wgsl */ `
-fn hash(i: u32) -> u32 {
-  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+fn hash(key: u32, column: u32) -> u32 {
+  var v = vec4u(key, column + u.stream * 0x9e3779b9u, state[0], state[1]);
   v = v * 1664525u + 1013904223u;
   v.x += v.y * v.w;
   v.y += v.z * v.x;
@@ -30,8 +31,8 @@ fn hash(i: u32) -> u32 {
 `;
 
 const kept = /* wgsl */ `${dropoutHash}
-fn kept(i: u32) -> f32 {
-  return select(0.0, f32(x[i]) * u.keptScale, hash(u.firstRow * u.C + i) >= u.threshold);
+fn kept(row: u32, column: u32) -> f32 {
+  return select(0.0, f32(x[row * u.C + column]) * u.keptScale, hash(keys[row], column) >= u.threshold);
 }
 `;
 
@@ -39,13 +40,12 @@ function dropoutKernel(name: string, assign: "=" | "+=") {
   return inFormats((format) =>
     kernel({
       name,
-      read: { x: activationBinding(format, "T, C", false), state: "u32[4]" },
+      read: { x: activationBinding(format, "T, C", false), keys: "u32[T]", state: "u32[2]" },
       write: { y: "f32[T, C]" },
       uniforms: UNIFORMS,
       wgsl: /* wgsl */ `${kept}
 fn element(row: u32, column: u32) {
-  let i = row * u.C + column;
-  y[i] ${assign} kept(i);
+  y[row * u.C + column] ${assign} kept(row, column);
 }
 ${rowElements("u.T", "u.C")}`,
       grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),

@@ -150,7 +150,7 @@ export function batchWithPairs(
   const packed = packRows(examples, branches, { ...rowShape(examples, branches), ...capacity });
   return {
     size: examples.length,
-    whole: { size: examples.length, first: 0, completionTokens: 0, tokens: 0 },
+    whole: { size: examples.length, first: 0, completionTokens: 0, tokens: 0, longestTokens: 0 },
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),

@@ -198,7 +198,6 @@ export class Activations {
         gram: device.allocate("scratch", "adapter gram matrix", [adapter.highestRank, adapter.highestRank]),
         product: keeps === "none" ? undefined : scratch("product", widest("widestResult")),
       },
-      firstRow: 0,
     };
   }
 

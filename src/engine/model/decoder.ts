@@ -128,11 +128,19 @@ export function recordLayers(
   model: Model,
   activations: Activations,
   shape: RowShape,
-  inputs: Omit<PassRows, "lora" | "mlpSlice" | keyof KeyCounts> & { readonly tokens: Tensor },
+  inputs: Omit<PassRows, "lora" | "mlpSlice" | keyof KeyCounts> & {
+    readonly tokens: Tensor;
+    /** u32[T], of passes that draw. */
+    readonly drawKeys?: Tensor;
+  },
   { cache, noise }: { readonly cache?: LayerCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
-  const ofMemory = { lora: activations.lora, mlpSlice: activations.mlpSlice(shape) };
+  const { drawKeys } = inputs;
+  const ofMemory = {
+    lora: activations.lora && { ...activations.lora, drawKeys },
+    mlpSlice: activations.mlpSlice(shape),
+  };
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), ...ofMemory };
   const first = activations.layer(shape, 0).input;
   // Passes of generation, which are many, have this done once before them.
@@ -141,7 +149,8 @@ export function recordLayers(
   const embedding = rows.lora && model.adapter?.special("embedding");
   if (rows.lora && embedding) recordEmbedding(program, model, embedding, rows.tokens, first, rows.lora);
   const addNoise = () => {
-    if (noise) program.dispatch(addUniformNoise, { ...noise, y: first, stream: NOISE_STREAM });
+    if (noise && drawKeys)
+      program.dispatch(addUniformNoise, { ...noise, keys: drawKeys, y: first, stream: NOISE_STREAM });
   };
   // It goes onto what Hugging Face's module of the embedding gives, which scales in Gemma 3 alone.
   const scalesItself = config.modelType.startsWith("gemma3");
@@ -174,7 +183,7 @@ export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
 
-/** NEFTune's noise on the embeddings of a pass: what it is drawn by, u32[4], and how far it goes, f32[1]. */
+/** NEFTune's noise on the embeddings of a pass: what it is drawn by, u32[2], and how far it goes, f32[1]. */
 export interface EmbeddingNoise {
   readonly state: Tensor;
   readonly amplitude: Tensor;
@@ -249,7 +258,7 @@ export function recordLayersBackward(
     windowRanges: rows.windowRanges && firstRows(rows.windowRanges),
     queryEnd: rows.queryEnd,
     windowQueryEnd: rows.windowQueryEnd,
-    lora: memory.activations.lora,
+    lora: memory.activations.lora && { ...memory.activations.lora, drawKeys: firstRows(rows.drawKeys) },
     mlpSlice: memory.activations.mlpSlice(shape),
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {

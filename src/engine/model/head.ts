@@ -173,7 +173,7 @@ export function recordLogitsInner(
   normed: Tensor,
 ): Tensor | undefined {
   const own = adapted(pass);
-  return own?.memory.recordInner(pass.program, pass.model, own.layer, normed).inner;
+  return own?.memory.recordInner(pass.program, pass.model, own.layer, normed, undefined).inner;
 }
 
 /**
@@ -203,7 +203,7 @@ export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor):
   const N = shape.gradientHeadRows + shape.branchHeadRows;
   const normed = recordHeadRows(pass, output, rows.headRows);
   const own = adapted(pass);
-  const a = own ? own.memory.recordInput(program, model, own.layer, normed) : normed;
+  const a = own ? own.memory.recordInput(program, model, own.layer, normed, rows.headDrawKeys) : normed;
   const [, C = 0] = a.shape;
   const { window, perSplit, splits } = rowsOf(pass);
   const partials = buffers.tensor("partials", [splits, N, 2]);
@@ -305,7 +305,11 @@ export function recordHeadBackward(
     if (dTable) recordMatmul(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
   if (own) {
-    own.memory.recordInputBackward(program, model, own.layer, gradients, { x: normed, dx: dNormed });
+    own.memory.recordInputBackward(program, model, own.layer, gradients, {
+      x: normed,
+      dx: dNormed,
+      keys: sliceRows(rows.headDrawKeys, 0, N),
+    });
     if (logitsScaling !== 1) program.dispatch(scaleRows, { x: dNormed, factor: 1 / logitsScaling });
   }
   recordHeadRowsBackward(pass, gradients, scratch);

@@ -10,7 +10,7 @@ import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
-import { type LoraScratch, recordLoraBackward, recordLoraForward, recordMagnitudes } from "./lora-passes.ts";
+import { type LoraRows, recordLoraBackward, recordLoraForward, recordMagnitudes } from "./lora-passes.ts";
 import { recordMatmul, type TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import {
@@ -32,7 +32,7 @@ export function recordLinear(
   args: {
     readonly x: Tensor;
     readonly y: Tensor;
-    readonly lora: LoraScratch | undefined;
+    readonly lora: LoraRows | undefined;
   } & Pick<ProductOptions, "residual" | "gives" | "takes">,
 ): void {
   const { x, y, residual, gives, takes, lora } = args;
@@ -62,7 +62,7 @@ export function recordSwigluLinear(
     readonly y: Tensor;
     readonly alone: boolean;
     readonly takes?: TakenNorm | undefined;
-    readonly lora: LoraScratch | undefined;
+    readonly lora: LoraRows | undefined;
   },
 ): void {
   const { x, gateUp, y, alone, takes, lora } = args;
@@ -101,7 +101,7 @@ export function recordLinearBackward(
     readonly dx: Tensor;
     readonly accumulate?: boolean;
     readonly partials: Tensor;
-    readonly lora: LoraScratch | undefined;
+    readonly lora: LoraRows | undefined;
   },
 ): void {
   const { dy, x, dx, accumulate = false, partials, lora } = args;

@@ -101,11 +101,17 @@ export class HeadAdapter {
     return joined(this.config.hiddenSize, module.rank, apart);
   }
 
-  /** Records inner [N, r] = scale seen A^T, where seen is x [N, C] or dropout(x). */
-  recordInner(program: Program, model: Model, layer: AdaptedLayer, x: Tensor): { inner: Tensor; seen: Tensor } {
+  /** Records inner [N, r] = scale seen A^T, where seen is x [N, C] or dropout(x), which draws by keys u32[N]. */
+  recordInner(
+    program: Program,
+    model: Model,
+    layer: AdaptedLayer,
+    x: Tensor,
+    keys: Tensor | undefined,
+  ): { inner: Tensor; seen: Tensor } {
     const { inner, seen } = this.#inner(model, layer, x);
     const draw = model.adapter?.dropoutOf(layer.index);
-    if (draw) program.dispatch(dropout, { x, y: seen, firstRow: 0, ...draw });
+    if (draw && keys) program.dispatch(dropout, { x, y: seen, keys, ...draw });
     recordMatmul(program, "NT", seen, layer.a, inner, { scale: layer.module.scale });
     return { inner, seen };
   }
@@ -119,9 +125,9 @@ export class HeadAdapter {
     };
   }
 
-  /** Records the joined input [N, width] of x [N, C]. */
-  recordInput(program: Program, model: Model, layer: AdaptedLayer, x: Tensor): Tensor {
-    const { inner, seen } = this.recordInner(program, model, layer, x);
+  /** Records the joined input [N, width] of x [N, C], whose dropout draws by keys u32[N]. */
+  recordInput(program: Program, model: Model, layer: AdaptedLayer, x: Tensor, keys: Tensor): Tensor {
+    const { inner, seen } = this.recordInner(program, model, layer, x, keys);
     const [rows = 0, C = 0] = x.shape;
     const { from } = this.#place(model, layer);
     const out = this.input(model, layer, rows);
@@ -204,7 +210,7 @@ export class HeadAdapter {
     model: Model,
     layer: AdaptedLayer,
     gradients: Arena,
-    { x, dx }: { readonly x: Tensor; readonly dx: Tensor },
+    { x, dx, keys }: { readonly x: Tensor; readonly dx: Tensor; readonly keys: Tensor },
   ): void {
     const [rows = 0, C = 0] = x.shape;
     const { from } = this.#place(model, layer);
@@ -221,7 +227,7 @@ export class HeadAdapter {
     }
     if (from > C) recordJoin(program, dInput, seen, { first: 0, columns: C, xFirst: C });
     recordMatmul(program, "NN", dInput, layer.a, seen, { aFrom: from, accumulate: from > C, scale });
-    program.dispatch(addDropout, { x: seen, y: dx, firstRow: 0, ...draw });
+    program.dispatch(addDropout, { x: seen, y: dx, keys, ...draw });
   }
 
   /** Records logits [N, count] += the adapter's part of the rows of the table from `start` on; all times DoRA's gains. */

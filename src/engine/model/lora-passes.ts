@@ -23,8 +23,12 @@ export interface LoraScratch {
   /** [T, widest input] at least, where there is dropout. */
   readonly dropped: Tensor | undefined;
   readonly dora?: DoraScratch | undefined;
-  /** The first of the rows among all of the pass, by which dropout draws: 0, or where a slice of the MLP's starts. */
-  readonly firstRow: number;
+}
+
+/** The same with the rows of a pass. */
+export interface LoraRows extends LoraScratch {
+  /** u32[T], by which dropout draws; not in generation. */
+  readonly drawKeys: Tensor | undefined;
 }
 
 /** What a passes' backward has of a linear layer: dy [T, width], x, dx [T, in]. */
@@ -38,6 +42,12 @@ interface LayerGradients {
 export function doraScratch({ dora }: LoraScratch): DoraScratch {
   if (dora === undefined) throw new Error("this memory was made for an adapter without DoRA");
   return dora;
+}
+
+/** @throws Error for the rows of a pass that draws nothing */
+function keysOf({ drawKeys }: LoraRows): Tensor {
+  if (drawKeys === undefined) throw new Error("this pass has no rows to draw by");
+  return drawKeys;
 }
 
 /** Records what follows from the adapter as it is now and a pass reads: DoRA's gains. */
@@ -58,7 +68,7 @@ export function recordLoraForward(
   parameter: string,
   x: Tensor,
   y: Tensor,
-  scratch: LoraScratch,
+  scratch: LoraRows,
 ): void {
   const [rows = 0] = x.shape;
   for (const [index, module] of adapter.modules.entries()) {
@@ -89,7 +99,7 @@ export function recordMagnitudes(
   parameter: string,
   gradients: Arena,
   { dy, x, partials }: Pick<LayerGradients, "dy" | "x"> & { readonly partials: Tensor },
-  scratch: LoraScratch,
+  scratch: LoraRows,
 ): void {
   for (const [index, module] of adapter.modules.entries()) {
     if (adapter.norms === undefined || module.kind !== "linear" || module.parameter !== parameter) continue;
@@ -112,7 +122,7 @@ export function recordLoraBackward(
   parameter: string,
   gradients: Arena,
   args: LayerGradients,
-  scratch: LoraScratch,
+  scratch: LoraRows,
 ): void {
   const { x, dx } = args;
   const [rows = 0] = x.shape;
@@ -142,7 +152,7 @@ export function recordLoraBackward(
       const dBase = apart.recordScaled(program, place, args.dy, doraScratch(scratch), { shift: 1, slack });
       recordProductBackward(program, weight, dBase, input, { accumulate: true });
     }
-    program.dispatch(addDropout, { x: input, y: dx, firstRow: scratch.firstRow, ...draw });
+    program.dispatch(addDropout, { x: input, y: dx, keys: keysOf(scratch), ...draw });
   }
 }
 
@@ -155,7 +165,7 @@ function recordInner(
   index: number,
   module: LoraModule,
   x: Tensor,
-  scratch: LoraScratch,
+  scratch: LoraRows,
 ): { readonly inner: Tensor; readonly input: Tensor } {
   const [rows = 0] = x.shape;
   const { rank, scale } = module;
@@ -164,7 +174,7 @@ function recordInner(
   const draw = adapter.dropoutOf(index);
   if (draw !== undefined && scratch.dropped !== undefined) {
     input = reshape(scratch.dropped, x.shape);
-    program.dispatch(dropout, { x, y: input, firstRow: scratch.firstRow, ...draw });
+    program.dispatch(dropout, { x, y: input, keys: keysOf(scratch), ...draw });
   }
   recordMatmul(program, "NT", input, adapter.partsOf(module).a, inner, { scale });
   return { inner, input };

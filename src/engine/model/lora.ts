@@ -68,7 +68,7 @@ export class LoraAdapter {
   readonly saved: SavedParameters;
   /** Whether the head, which is the embedding in the base, is one of its own with this adapter. */
   readonly unties: boolean;
-  /** u32[4], see `dropout`: set while training with dropout. */
+  /** u32[2], see `dropout`: set while training with dropout. */
   readonly #dropoutState: Tensor | undefined;
   /** Whether `readBase` was called. */
   #isRead = false;

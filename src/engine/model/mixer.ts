@@ -7,7 +7,7 @@ import type { Program } from "../gpu/program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerActivations, LayerKind } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
-import type { LoraScratch } from "./lora-passes.ts";
+import type { LoraRows } from "./lora-passes.ts";
 import type { TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import type { SegmentRange } from "./segments.ts";
@@ -47,7 +47,7 @@ export interface PassRows extends KeyCounts, RowPositions {
   /** Where a layer is a recurrence. */
   readonly recurrence?: RecurrenceRows | undefined;
   /** Where the model has an adapter. */
-  readonly lora: LoraScratch | undefined;
+  readonly lora: LoraRows | undefined;
   /** Rows of a slice of the MLP, where it is not computed at once (`Activations.mlpSlice`). */
   readonly mlpSlice: number | undefined;
 }

@@ -10,7 +10,7 @@ import type { Program } from "../gpu/program.ts";
 import { sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, normsBefore } from "./activations.ts";
 import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
-import type { LoraScratch } from "./lora-passes.ts";
+import type { LoraRows } from "./lora-passes.ts";
 import type { PassRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
 import type { ProductOptions } from "./weight-product.ts";
@@ -28,7 +28,7 @@ interface MlpPass {
 interface Slice {
   readonly of: (tensor: Tensor) => Tensor;
   readonly own: (tensor: Tensor) => Tensor;
-  readonly lora: LoraScratch | undefined;
+  readonly lora: LoraRows | undefined;
 }
 
 function slicesOf({ middle }: LayerActivations, { mlpSlice, lora }: PassRows): Slice[] {
@@ -40,7 +40,7 @@ function slicesOf({ middle }: LayerActivations, { mlpSlice, lora }: PassRows): S
     return {
       of: (tensor) => sliceRows(tensor, first, rows),
       own: (tensor) => sliceRows(tensor, 0, rows),
-      lora: lora && { ...lora, firstRow: first },
+      lora: lora && { ...lora, drawKeys: lora.drawKeys && sliceRows(lora.drawKeys, first, rows) },
     };
   });
 }

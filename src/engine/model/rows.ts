@@ -128,8 +128,6 @@ export interface PackedRows {
   /** Rows that hold tokens (the rest is padding): of region A, of both regions. */
   readonly usedGradientRows: number;
   readonly usedRows: number;
-  /** Tokens of the longest sequence of region A, prompt and completion. */
-  readonly longestTokens: number;
   /** Tokens beyond which LongRoPE's long factors hold; undefined for models without them. */
   readonly longBeyond: number | undefined;
   readonly arrays: Readonly<Record<RowArray, Uint32Array>>;
@@ -145,9 +143,13 @@ function arrayShapes(shape: RowShape) {
     positions: [rows],
     /** Keys that each row sees: prefixStart, prefixEnd, branchStart, branchEnd. */
     ranges: [rows, 4],
+    /** What a row's random numbers follow from (dropout, noise): a hash of its token and those before it. */
+    drawKeys: [rows],
     /** Query rows of region A that see each key row: from itself to here. */
     queryEnd: [shape.gradientRows],
     headRows: [headRows],
+    /** The draw keys of the head rows. */
+    headDrawKeys: [headRows],
     targets: [headRows],
     headSequences: [shape.gradientHeadRows],
     sequenceRanges: [shape.sequences, 2],
@@ -182,13 +184,15 @@ export function packRows(
   const arrays = Object.fromEntries(
     Object.entries(sizes).map(([name, size]) => [name, new Uint32Array(size.reduce((a, b) => a * b, 1))]),
   ) as Record<RowArray, Uint32Array>;
-  const { tokens, positions, ranges, queryEnd, headRows, targets, headSequences, sequenceRanges } = arrays;
+  const { tokens, positions, ranges, queryEnd, headRows, targets, headSequences, sequenceRanges, drawKeys } = arrays;
   headRows.fill(NO_ROW);
   headSequences.fill(NO_SEQUENCE);
 
   type Seen = readonly [number, number, number, number];
-  const setRow = (row: number, token: number, position: number, seen: Seen, isLong = false) => {
+  /** @param before the draw key of the token before it */
+  const setRow = (row: number, token: number, position: number, seen: Seen, isLong = false, before = 0) => {
     tokens[row] = token;
+    drawKeys[row] = keyAfter(before, token);
     positions[row] = isLong ? position | LONG_SEQUENCE : position;
     ranges.set(seen, 4 * row);
   };
@@ -206,7 +210,7 @@ export function packRows(
     const isLong = lengthOf(promptIds, completionIds) > (longBeyond ?? Number.POSITIVE_INFINITY);
     for (let at = 0; at < length; at++, row++) {
       const token = at < promptIds.length ? promptIds[at] : completionIds[at - promptIds.length];
-      setRow(row, token ?? 0, at, [0, 0, start, row + 1], isLong);
+      setRow(row, token ?? 0, at, [0, 0, start, row + 1], isLong, at > 0 ? drawKeys[row - 1] : 0);
       queryEnd[row] = start + length;
     }
     sequenceRanges.set([head, head + completionIds.length], 2 * index);
@@ -227,7 +231,7 @@ export function packRows(
     const promptStart = apart ? row : (starts[branch.prompt] ?? 0);
     if (apart) {
       for (let at = 0; at < promptLength; at++, row++) {
-        setRow(row, promptIds[at] ?? 0, at, [0, 0, promptStart, row + 1], isLong);
+        setRow(row, promptIds[at] ?? 0, at, [0, 0, promptStart, row + 1], isLong, at > 0 ? drawKeys[row - 1] : 0);
       }
     }
     const start = row;
@@ -238,9 +242,18 @@ export function packRows(
     }
     for (let at = 0; at < completionIds.length - 1; at++, row++) {
       const seen = [promptStart, promptStart + promptLength, start, row + 1] as const;
-      setRow(row, completionIds[at] ?? 0, promptLength + at, seen, isLong);
+      const before = at > 0 ? row - 1 : promptStart + promptLength - 1;
+      setRow(
+        row,
+        completionIds[at] ?? 0,
+        promptLength + at,
+        seen,
+        isLong,
+        promptLength + at > 0 ? drawKeys[before] : 0,
+      );
     }
   }
+  for (const [at, row] of headRows.entries()) arrays.headDrawKeys[at] = drawKeys[row] ?? 0;
 
   const byToken = bucketRows(tokens.subarray(0, shape.gradientRows), usedGradientRows);
   arrays.tokenOrder.set(byToken.order);
@@ -251,8 +264,16 @@ export function packRows(
   arrays.positionBuckets.set(byPosition.bucketIds);
   arrays.positionStarts.set(byPosition.bucketStarts);
   const usedRows = usedGradientRows + row - shape.gradientRows;
-  const lengths = sequences.map(({ promptIds, completionIds }) => lengthOf(promptIds, completionIds));
-  return { shape, usedGradientRows, usedRows, longestTokens: Math.max(0, ...lengths), longBeyond, arrays };
+  return { shape, usedGradientRows, usedRows, longBeyond, arrays };
+}
+
+/** The draw key of a token behind another's, or behind 0 at the start: a step of murmur3's mixing of 32 bits. */
+function keyAfter(before: number, token: number): number {
+  let key = Math.imul(before ^ token, 0xcc9e2d51);
+  key = Math.imul((key << 15) | (key >>> 17), 0x1b873593) ^ before;
+  key = Math.imul((key << 13) | (key >>> 19), 5) + 0xe6546b64;
+  key ^= key >>> 16;
+  return Math.imul(key, 0x85ebca6b) >>> 0;
 }
 
 /** The arrays for layers with a sliding window, and their shapes. */

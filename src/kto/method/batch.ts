@@ -36,6 +36,8 @@ export interface WholeMicrobatch {
   readonly completionTokens: number;
   /** Of the examples. */
   readonly tokens: number;
+  /** Of the longest example, prompt and completion. */
+  readonly longestTokens: number;
 }
 
 export interface Batch {
@@ -104,6 +106,10 @@ function wholeOf(examples: readonly BatchExample[]): WholeMicrobatch {
     first: 0,
     completionTokens: sum(({ completionIds }) => completionIds.length),
     tokens: sum(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
+    longestTokens: examples.reduce(
+      (most, { promptIds, completionIds }) => Math.max(most, promptIds.length + completionIds.length),
+      0,
+    ),
   };
 }
 

@@ -67,7 +67,7 @@ export interface UpdateOptions {
   readonly precision?: Precision;
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
   readonly gradientCheckpointing?: boolean;
-  /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
+  /** Seed of the adapter's dropout, which draws by the rows' tokens (`packRows`); undefined (default) for none whatever the adapter's options say. */
   readonly dropoutSeed?: number | undefined;
   /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
@@ -123,7 +123,7 @@ export class Update {
   readonly #timer: PassTimer;
   /** Since when an update that is logged runs. */
   #loggedSince: number | undefined;
-  /** u32[4]: what dropout's random numbers follow from. */
+  /** u32[2]: what dropout's random numbers follow from, beside the rows. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
   readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
   readonly #ranks: Communicator;
@@ -146,12 +146,12 @@ export class Update {
     const referenceModel = reference instanceof Model ? reference : undefined;
     if (referenceModel) checkReference(policy, referenceModel);
     if (policy.adapter && dropoutSeed !== undefined) {
-      const state = policy.device.allocate("batch", "dropout state", [4], "u32");
+      const state = policy.device.allocate("batch", "dropout state", [2], "u32");
       policy = policy.withAdapter(policy.adapter.training(state));
       this.#dropout = { seed: dropoutSeed, state };
     }
     if (options.noise) {
-      const state = policy.device.allocate("batch", "noise state", [4], "u32");
+      const state = policy.device.allocate("batch", "noise state", [2], "u32");
       this.#noise = { ...options.noise, state, amplitude: policy.device.allocate("batch", "noise amplitude", [1]) };
     }
     this.device = policy.device;
@@ -211,7 +211,7 @@ export class Update {
     const [only, ...others] = batches;
     if (only === undefined) return;
     if (others.length === 0) {
-      await this.#runBatch("evaluation", only, 0, 0);
+      await this.#runBatch("evaluation", only, 0);
       await this.#addTokenSums(only);
       return;
     }
@@ -219,7 +219,7 @@ export class Update {
     const size = batches.reduce((sum, batch) => sum + batch.size, 0);
     let start = 0;
     for (const batch of batches) {
-      await this.#runBatch("log-probs", batch, 0, 0);
+      await this.#runBatch("log-probs", batch, 0);
       await this.#addTokenSums(batch, batch.packed);
       objective.keepLogProbs(start, batch.size, size);
       start += batch.size;
@@ -256,10 +256,10 @@ export class Update {
     if (apart) {
       this.#submit(await this.#program("clear pairs", (program) => objective.recordClearPairs(program)));
       let start = 0;
-      for (const [index, batch] of batches.entries()) {
+      for (const batch of batches) {
         if (batch.size > 0) {
           if (this.#referenceMemory) await this.#runReference(batch);
-          await this.#runBatch("pairs", batch, update, index);
+          await this.#runBatch("pairs", batch, update);
           if (live) objective.keepReference(start, batch.size);
           if (examples) objective.keepForLog("pairs", start, batch.size);
         }
@@ -274,12 +274,12 @@ export class Update {
       if (this.#dealt && this.#scope === "microbatch") this.optimizer.setStep(learningRate, weight, batch.whole.size);
       if (batch.size > 0) {
         if (apart && live) objective.restoreReference(start, batch.size);
-        if (apart) await this.#runBatch("gradients", batch, update, index, isLast);
+        if (apart) await this.#runBatch("gradients", batch, update, isLast);
         else if (this.#dealt && objective.usesPairs) {
-          await this.#runBatch("own pairs", batch, update, index);
+          await this.#runBatch("own pairs", batch, update);
           await this.#sumPairs();
-          await this.#runBatch("backward", batch, update, index, isLast);
-        } else await this.#runBatch("pairs and gradients", batch, update, index, isLast);
+          await this.#runBatch("backward", batch, update, isLast);
+        } else await this.#runBatch("pairs and gradients", batch, update, isLast);
         if (examples) objective.keepForLog(apart ? "examples" : "both", start, batch.size);
         if (tokens) await this.#addTokenSums(batch);
       } else if (!apart && objective.usesPairs) {
@@ -416,7 +416,7 @@ export class Update {
     }
   }
 
-  async #runBatch(kind: PassKind, batch: Batch, update: number, microbatch: number, isLast = false): Promise<void> {
+  async #runBatch(kind: PassKind, batch: Batch, update: number, isLast = false): Promise<void> {
     const { apart } = batch;
     const own = kind === "pairs" ? apart?.pairs : kind === "gradients" ? apart?.examples : undefined;
     const packed = own ?? batch.packed;
@@ -453,17 +453,15 @@ export class Update {
     this.#memory.upload(packed);
     if (packed === batch.packed && this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(packed);
     objective.upload(batch);
-    // Ranks draw other numbers, as other microbatches do.
-    const draw = microbatch * this.#ranks.size + this.#ranks.rank;
     if (this.#dropout) {
       const { seed, state } = this.#dropout;
-      this.device.upload(state, Uint32Array.of(seed, update, draw, 0));
+      this.device.upload(state, Uint32Array.of(seed, update));
     }
     if (this.#noise) {
       const { seed, state, alpha, amplitude } = this.#noise;
       // Rows are packed without padding: transformers' length of a padded batch is that of its longest row.
-      const elements = batch.packed.longestTokens * this.policy.config.hiddenSize;
-      this.device.upload(state, Uint32Array.of(seed, update, draw, 0));
+      const elements = batch.whole.longestTokens * this.policy.config.hiddenSize;
+      this.device.upload(state, Uint32Array.of(seed, update));
       this.device.upload(amplitude, Float32Array.of(alpha / Math.sqrt(Math.max(1, elements))));
     }
     this.#submit(program, isLast);

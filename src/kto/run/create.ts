@@ -14,7 +14,7 @@ import type { RunOptions } from "../options/run.ts";
 import { momentFormatOf, precisionOf } from "../options/training.ts";
 import { warn } from "./callbacks.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
-import { type Method, planRun, type RunInputs, ranksOf, tellOfDraws } from "./inputs.ts";
+import { type Method, planRun, type RunInputs, ranksOf } from "./inputs.ts";
 import { LocalUpdates } from "./local-updates.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
@@ -47,7 +47,6 @@ export async function createRun<Options extends RunOptions>(
   if (method.options.shard_optimizer && ranks.size === 1) {
     warn(inputs, "shard_optimizer has no effect: one process alone keeps all of the optimizer's state.");
   }
-  if (ranks.size > 1 && !plan.isLocal) tellOfDraws(inputs, method.options, `The run has ${ranks.size} ranks`);
   const folder = inputs.policy.device.counts || ranks.rank > 0 ? undefined : outputFolder;
   const isNew = folder !== undefined && (await platform.exists(folder)) === undefined;
   let release = unlock;

@@ -20,7 +20,7 @@ import { evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
 import { stepsBetween } from "../options/steps.ts";
 import { precisionOf } from "../options/training.ts";
-import { type TrainerCallbacks, warn } from "./callbacks.ts";
+import type { TrainerCallbacks } from "./callbacks.ts";
 import type { SyncOptions } from "./reference-sync.ts";
 
 /** What the caller of every trainer gives. */
@@ -134,25 +134,6 @@ function checkLocal({ options, sync }: Method, { totalSteps, stepsPerEpoch }: Ru
 export function adapterOf({ description, facts }: Pick<Device, "description" | "facts">): string {
   const { subgroupSize } = facts;
   return `${description}, ${subgroupSize > 0 ? `subgroups of ${subgroupSize} threads` : "without subgroups of one size"}`;
-}
-
-/**
- * Warns of random numbers in a pass, which each rank draws for its own packed rows: with another number of ranks they
- * fall on other elements.
- *
- * @param subject what is said of the number of ranks, the beginning of the sentence
- */
-export function tellOfDraws(inputs: RunInputs, options: RunOptions, subject: string): void {
-  const dropout = options.disable_dropout ? 0 : (inputs.policy.adapter?.options.dropout ?? 0);
-  const drawing = [
-    ...(dropout > 0 ? ["lora_dropout"] : []),
-    ...(options.neftune_noise_alpha ? ["neftune_noise_alpha"] : []),
-  ];
-  if (drawing.length === 0) return;
-  warn(
-    inputs,
-    `${subject}, and ${drawing.join(" and ")} ${drawing.length > 1 ? "draw" : "draws"} other random numbers on another number of ranks: the weights will be those of another draw, not to rounding those of one process (docs/scale.md).`,
-  );
 }
 
 /** The rows that a run evaluates on, if it does. */

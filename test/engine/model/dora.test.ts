@@ -124,8 +124,11 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
       if (values) device.upload(tensor, values);
       return tensor;
     };
-    const state = device.allocate("scratch", "state", [4], "u32");
-    device.upload(state, Uint32Array.of(11, 2, 1, 0));
+    const state = device.allocate("scratch", "state", [2], "u32");
+    device.upload(state, Uint32Array.of(11, 2));
+    const keys = Uint32Array.from({ length: rows }, (_, row) => 2654435761 * (row + 1));
+    const drawKeys = device.allocate("scratch", "draw keys", [rows], "u32");
+    device.upload(drawKeys, keys);
     const tensors = {
       x: make("x", [rows, inputs], x),
       y: make("y", [rows, width]),
@@ -143,7 +146,7 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
       dInner: make("dInner", [rows, rank]),
       dropped: make("dropped", [rows, inputs]),
     };
-    const scratch = { ...lora, dora, firstRow: 0 };
+    const scratch = { ...lora, dora, drawKeys };
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const policy = models[name].withAdapter(adapter.training(state));
@@ -164,7 +167,7 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
     const [a, b, magnitude] = [await read("lora_A"), await read("lora_B"), await read("lora_magnitude_vector")];
     const { norms } = doraDirection({ weight, a, b, inputs, outputs, rank, scale });
     const gains = magnitude.map((m, o) => m / (norms[o] ?? 0));
-    const seen = dropout(float64(x), share, 0, [11, 2, 1, 0]);
+    const seen = dropout(float64(x), keys, share, 0, [11, 2]);
     const inner = matmul({ a: seen, b: a, m: rows, n: rank, k: inputs, transposeB: true }).map((v) => scale * v);
     const added = matmul({ a: inner, b, m: rows, n: outputs, k: rank, transposeB: true });
     const ofBase = matmul({ a: seen, b: weight, m: rows, n: outputs, k: inputs, transposeB: true });
@@ -185,7 +188,7 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
     const dInner = matmul({ a: dz, b, m: rows, n: rank, k: outputs }).map((v) => scale * v);
     const ofAdapter = matmul({ a: dInner, b: a, m: rows, n: inputs, k: rank });
     const dSeen = matmul({ a: dBase, b: weight, m: rows, n: inputs, k: outputs, residual: ofAdapter });
-    const masked = dropout(dSeen, share, 0, [11, 2, 1, 0]);
+    const masked = dropout(dSeen, keys, share, 0, [11, 2]);
     const wantedDx = matmul({ a: float64(dy), b: whole, m: rows, n: inputs, k: width }).map(
       (value, i) => value + (dx[i] ?? 0) + (masked[i] ?? 0),
     );

@@ -152,8 +152,11 @@ describe("the two products of a layer", () => {
     const y = normals(random, rows * width);
     const dy = normals(random, rows * width);
     const dx = normals(random, rows * inputs);
-    const state = device.allocate("scratch", "state", [4], "u32");
-    device.upload(state, Uint32Array.of(11, 2, 1, 0));
+    const state = device.allocate("scratch", "state", [2], "u32");
+    device.upload(state, Uint32Array.of(11, 2));
+    const keys = Uint32Array.from({ length: rows }, (_, row) => 2654435761 * (row + 1));
+    const drawKeys = device.allocate("scratch", "draw keys", [rows], "u32");
+    device.upload(drawKeys, keys);
     const tensors = {
       x: make("x", [rows, inputs], x),
       y: make("y", [rows, width], y),
@@ -165,7 +168,7 @@ describe("the two products of a layer", () => {
       dInner: make("dInner", [rows, rank]),
       dropped: share > 0 ? make("dropped", [rows, inputs]) : undefined,
     };
-    const passes = { ...scratch, firstRow: 0 };
+    const passes = { ...scratch, drawKeys };
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const training = adapter.training(state);
@@ -178,7 +181,7 @@ describe("the two products of a layer", () => {
     const a = float64(await device.download(adapter.weights.window(`${name}.lora_A`)));
     const b = float64(await device.download(adapter.weights.window(`${name}.lora_B`)));
     const scale = 6 / (rslora ? Math.sqrt(rank) : rank);
-    const input = share > 0 ? dropout(float64(x), share, 0, [11, 2, 1, 0]) : float64(x);
+    const input = share > 0 ? dropout(float64(x), keys, share, 0, [11, 2]) : float64(x);
     const inner = matmul({ a: input, b: a, m: rows, n: rank, k: inputs, transposeB: true }).map((v) => v * scale);
     const added = matmul({ a: inner, b, m: rows, n: outputs, k: rank, transposeB: true });
     const wantedY = float64(y);
@@ -192,7 +195,7 @@ describe("the two products of a layer", () => {
     }
     const dInner = matmul({ a: own_dy, b, m: rows, n: rank, k: outputs }).map((v) => v * scale);
     const dInput = matmul({ a: dInner, b: a, m: rows, n: inputs, k: rank });
-    const dX = share > 0 ? dropout(dInput, share, 0, [11, 2, 1, 0]) : dInput;
+    const dX = share > 0 ? dropout(dInput, keys, share, 0, [11, 2]) : dInput;
     const wantedDx = float64(dx).map((value, i) => value + (dX[i] ?? 0));
     const near = async (tensor: Parameters<typeof device.download>[0], wanted: Float64Array) => {
       expect(relativeDistance(await device.download(tensor), wanted)).toBeLessThan(1e-6);

@@ -2,12 +2,13 @@
 
 struct Uniforms { T: u32, C: u32, stream: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
-@group(0) @binding(1) var<storage, read> state: array<u32>;
-@group(0) @binding(2) var<storage, read> amplitude: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> keys: array<u32>;
+@group(0) @binding(2) var<storage, read> state: array<u32>;
+@group(0) @binding(3) var<storage, read> amplitude: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-fn hash(i: u32) -> u32 {
-  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+fn hash(key: u32, column: u32) -> u32 {
+  var v = vec4u(key, column + u.stream * 0x9e3779b9u, state[0], state[1]);
   v = v * 1664525u + 1013904223u;
   v.x += v.y * v.w;
   v.y += v.z * v.x;
@@ -19,8 +20,7 @@ fn hash(i: u32) -> u32 {
 }
 
 fn element(row: u32, column: u32) {
-  let i = row * u.C + column;
-  y[i] += amplitude[0] * (f32(hash(i) >> 8u) * 1.1920928955078125e-7 - 1.0);
+  y[row * u.C + column] += amplitude[0] * (f32(hash(keys[row], column) >> 8u) * 1.1920928955078125e-7 - 1.0);
 }
 
 @compute @workgroup_size(16, 4)

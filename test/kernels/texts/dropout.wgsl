@@ -1,13 +1,14 @@
 // dropout: f32 in vectors of four.
 
-struct Uniforms { T: u32, C: u32, firstRow: u32, stream: u32, threshold: u32, keptScale: f32 }
+struct Uniforms { T: u32, C: u32, stream: u32, threshold: u32, keptScale: f32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> state: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> keys: array<u32>;
+@group(0) @binding(3) var<storage, read> state: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-fn hash(i: u32) -> u32 {
-  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+fn hash(key: u32, column: u32) -> u32 {
+  var v = vec4u(key, column + u.stream * 0x9e3779b9u, state[0], state[1]);
   v = v * 1664525u + 1013904223u;
   v.x += v.y * v.w;
   v.y += v.z * v.x;
@@ -18,13 +19,12 @@ fn hash(i: u32) -> u32 {
   return v.x;
 }
 
-fn kept(i: u32) -> f32 {
-  return select(0.0, f32(x[i]) * u.keptScale, hash(u.firstRow * u.C + i) >= u.threshold);
+fn kept(row: u32, column: u32) -> f32 {
+  return select(0.0, f32(x[row * u.C + column]) * u.keptScale, hash(keys[row], column) >= u.threshold);
 }
 
 fn element(row: u32, column: u32) {
-  let i = row * u.C + column;
-  y[i] = kept(i);
+  y[row * u.C + column] = kept(row, column);
 }
 
 @compute @workgroup_size(16, 4)

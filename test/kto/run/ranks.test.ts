@@ -241,20 +241,33 @@ describe("kernels that ranks chose", () => {
   });
 });
 
-test("dropout that is drawn by rank is told of, at the start and on another number of ranks", async () => {
-  const outputFolder = freshPath(folder, "draws");
-  const setup = { examples: rankExamples(8, 16), outputFolder, lora: true, dropout: 0.1 };
-  const options = { ...OPTIONS, max_steps: 1, save_strategy: "steps", save_steps: 1, disable_dropout: false } as const;
-  const of = async (size: number, more: RankSetup["options"] = {}) => {
-    const own = { ...options, ...more, per_device_train_batch_size: 4 / size };
-    const [run] = await trainRanks(size, { ...setup, options: own });
-    return run?.warnings.filter((sentence) => sentence.includes("lora_dropout"));
-  };
-  const rest = /, and lora_dropout draws other random numbers on another number of ranks:/;
-  const [two] = (await of(2)) ?? [];
-  expect(two).toMatch(new RegExp(`^The run has 2 ranks${rest.source}`));
-  const told = await of(1, { resume_from_checkpoint: true, max_steps: 2 });
-  expect(told).toEqual([expect.stringMatching(new RegExp(`^The run of .* had 2 ranks, not 1${rest.source}`))]);
+describe("dropout and NEFTune's noise", () => {
+  const draws = { lora: true, dropout: 0.3 } as const;
+  const options = { disable_dropout: false, neftune_noise_alpha: 5 } as const;
+
+  test.each([
+    ["microbatch", 2, 2],
+    ["step", 2, 2],
+    ["microbatch", 3, 1],
+  ] as const)("draw by what rows hold: reference point of a %s, %d ranks of %d rows", async (scope, size, rows) => {
+    const more = { gradient_accumulation_steps: 2, reference_point_scope: scope };
+    const setup = { examples: rankExamples(13, 17), options: { ...options, ...more }, ...draws };
+    const [first] = await expectEqual(size, rows, setup);
+    expect(first?.warnings).toEqual([]);
+    const [still] = await trainRanks(1, { ...setup, options: { ...OPTIONS, ...more, per_device_train_batch_size: 4 } });
+    expect(farthest(still?.weights ?? new Map(), first?.weights ?? new Map()).distance).toBeGreaterThan(1e-3);
+  });
+
+  test("dropout is the same in microbatches of any size", async () => {
+    const of = async (size: number, steps: number) => {
+      const own = { per_device_train_batch_size: size, gradient_accumulation_steps: steps } as const;
+      const more = { ...OPTIONS, disable_dropout: false, reference_point_scope: "step", ...own } as const;
+      const [run] = await trainRanks(1, { examples: rankExamples(8, 18), options: more, ...draws });
+      return run as RankRun;
+    };
+    const [whole, halves, rows] = [await of(4, 1), await of(2, 2), await of(1, 4)];
+    for (const { weights } of [halves, rows]) expect(farthest(weights, whole.weights).distance).toBeLessThan(5 * RANKS);
+  });
 });
 
 describe("sharded optimizer state", () => {
