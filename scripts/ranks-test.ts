@@ -35,7 +35,7 @@ export function trainWords(output: string, ...more: readonly string[]): string[]
     ...["train", "--model_name_or_path", model, "--dataset_name", feedback, "--output_dir", output],
     ...["--per_device_train_batch_size", "2", "--max_steps", "4", "--learning_rate", "5e-4", "--max_length", "64"],
     ...["--max_samples", "64", "--logging_steps", "1", "--save_steps", "1", "--save_total_limit", "2"],
-    ...["--rank_timeout", "8", ...more],
+    ...["--rank_timeout", "20", ...more],
   ];
 }
 
