@@ -77,7 +77,10 @@ export async function buildCode(root) {
   const files = [...outputFiles, ...ofPage.outputFiles, ...(await buildQuickHelp(root, build))];
   for (const { path, contents } of files) put(path, contents);
   const current = new Set(files.map(({ path }) => path));
-  for (const path of filesIn(join(root, "dist"))) if (path.endsWith(".js") && !current.has(path)) rmSync(path);
+  for (const path of filesIn(join(root, "dist"))) {
+    // Another command that builds at the same time may have removed it.
+    if (path.endsWith(".js") && !current.has(path)) rmSync(path, { force: true });
+  }
   await buildHelpPages(root);
   put(join(root, "dist", "LICENSES.txt"), licensesOf(root, [metafile, ofPage.metafile]));
   put(join(root, "dist", ".code"), state);

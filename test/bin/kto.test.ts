@@ -89,8 +89,10 @@ test("a source that cannot be translated is told with its line", () => {
   });
 });
 
-test("several commands may build at once", async () => {
+test("several commands may build at once, and remove what an earlier build left", async () => {
   write("src/cli/main.ts", sources);
+  const old = Array.from({ length: 300 }, (_, i) => `dist/part-${i}.js`);
+  for (const path of old) write(path, "");
   const codes = await Promise.all(
     [1, 2, 3].map(
       () =>
@@ -100,6 +102,7 @@ test("several commands may build at once", async () => {
     ),
   );
   expect(codes).toEqual([5, 5, 5]);
+  expect(old.filter((path) => existsSync(join(checkout, path)))).toEqual([]);
 });
 
 test("an installation without code is told in one sentence", () => {
