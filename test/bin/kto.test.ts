@@ -91,7 +91,7 @@ test("a source that cannot be translated is told with its line", () => {
 
 test("several commands may build at once, and remove what an earlier build left", async () => {
   write("src/cli/main.ts", sources);
-  const old = Array.from({ length: 300 }, (_, i) => `dist/part-${i}.js`);
+  const old = Array.from({ length: 3000 }, (_, i) => `dist/part-${i}.js`);
   for (const path of old) write(path, "");
   const codes = await Promise.all(
     [1, 2, 3].map(
