@@ -4,7 +4,7 @@
  */
 import { factorOfRow } from "./matmul-norm.ts";
 import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
-import { firstHalf, lastVectorOfB, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { firstHalf, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
 import { claimNumber, ofLane, range, sigmoid } from "./wgsl.ts";
 
@@ -87,9 +87,11 @@ export function subgroupTile(
   // Slices may not hand over within the loop, and one lane alone may not look codes up.
   const shifted = variant.loadsB === "shifted" && !split && variant.format !== "nf4";
   const readB = (line: string, column: string) =>
-    shifted ? `readBOfLane(${line}, ${column}, lane, lastOfB)` : `readB(${line}, ${column})`;
+    shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
+  const ownColumn = (four: number) => (four === 0 ? "column" : `column + ${gated ? "u.N" : `${fourStep * four}u`}`);
+  const columnsInB = shifted ? range(fours).map((four) => `let inB${four} = min(${ownColumn(four)}, u.N - 1u);`) : [];
   const loadsB = range(fours).flatMap((four) => {
-    const column = four === 0 ? "column" : `column + ${gated ? "u.N" : `${fourStep * four}u`}`;
+    const column = shifted ? `inB${four}` : ownColumn(four);
     return loadB(variant.layout, (line) => readB(line, column), { name: fourOf(four, fours), column });
   });
   return {
@@ -107,7 +109,7 @@ export function subgroupTile(
     setup: `let ownFirst = firstRow;
   ${setup}${split ? claimNumber("slicesClaimed", "slice") : ""}`,
     matmul: /* wgsl */ `${turns ? `${firstHalf(turns)}\n  ` : ""}${split ? "var" : "let"} column = ${turns ? "firstHalf" : "firstColumn"} + lane * 4u;
-${shifted ? `  let lastOfB = ${lastVectorOfB(variant)};\n` : ""}${declareSums(variant, rows, fours, fourStep)}
+${columnsInB.map((line) => `  ${line}\n`).join("")}${declareSums(variant, rows, fours, fourStep)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${[...loads, ...loadsB, ...products].join("\n    ")}

@@ -396,10 +396,11 @@ export function operandBindings(variant: MatmulVariant): { a: string; b: string 
  * never stored.
  *
  * @param lanes of a subgroup whose lanes read fours of B that follow one another: where they are shifted there is then
- * `readBOfLane(line, at, lane, last)` too, in which a lane takes its second vector from the next lane
+ * `readBOfLane(line, at, lane)` too, in which a lane takes its second vector from the next lane, and `at` must be a
+ * column that there is: for a lane beyond the last one, that one
  */
 export function operandLoads(variant: MatmulVariant, lanes = 0): string {
-  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const { layout, loadsA, loadsB, format, aFormat, gated } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [
     operandLoad("a", loadsA, {
@@ -411,7 +412,8 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lanes: 0,
     }),
     operandLoad("b", loadsB, {
-      ...extentOfB(variant),
+      lines: alongK.b ? "u.K" : gated ? "(2u * u.N)" : "u.N",
+      width: alongK.b ? "u.N" : "u.K",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
       load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
@@ -445,12 +447,6 @@ interface StoredOperand {
   readonly lanes: number;
 }
 
-/** Stored rows of B and their width. */
-function extentOfB({ layout, gated }: MatmulVariant): Pick<StoredOperand, "lines" | "width"> {
-  if (layout !== "NT") return { lines: "u.K", width: "u.N" };
-  return { lines: gated ? "(2u * u.N)" : "u.N", width: "u.K" };
-}
-
 /** Four elements from place `shift` on of the eight in two vectors. */
 const SHIFTED_FOUR = /* wgsl */ `
 fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
@@ -459,24 +455,18 @@ fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
   return select(less, more, shift >= 2u);
 }`;
 
-/** The number of an operand's last vector. */
-const lastVector = ({ lines, width }: Pick<StoredOperand, "lines" | "width">) => `${lines} * ${width} / 4u - 1u`;
-
-/** The same of B, for `readBOfLane`: a tile computes it once, since llvmpipe would compute it again for each load. */
-export const lastVectorOfB = (variant: MatmulVariant): string => lastVector(extentOfB(variant));
-
 /** The vector of this number, or the last one: what lies past the end meets only results that are never stored. */
-const shiftedVector = (operand: StoredOperand, four: string, last = lastVector(operand)) =>
-  operand.load(`min(${four}, ${last})`);
+const shiftedVector = ({ load, lines, width }: StoredOperand, four: string) =>
+  load(`min(${four}, ${lines} * ${width} / 4u - 1u)`);
 
 function shiftedOfLane(load: string, operand: StoredOperand): string {
   const { start, lanes } = operand;
   return /* wgsl */ `
-fn ${load}OfLane(line: u32, at: u32, lane: u32, last: u32) -> vec4f {
+fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low: vec4f = ${shiftedVector(operand, "i / 4u", "last")};
+  let low: vec4f = ${operand.load("i / 4u")};
   var high = subgroupShuffleDown(low, 1u);
-  if (lane == ${lanes - 1}u) { high = ${shiftedVector(operand, "i / 4u + 1u", "last")}; }
+  if (lane == ${lanes - 1}u) { high = ${shiftedVector(operand, "i / 4u + 1u")}; }
   return shiftedFour(low, high, i % 4u);
 }`;
 }
