@@ -1,20 +1,31 @@
 /** What the tiles of a matmul ask of a GPU, in the instructions that Tint makes of them and in bytes from memory. */
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { tileCosts } from "../../scripts/tile-costs.ts";
+import { attentionCosts, attentionTable, matmulTable, tileCosts } from "../../scripts/tile-costs.ts";
 import { matmulTile } from "../../src/kernels/matmul-tile.ts";
 import type { MatmulVariant, TileName } from "../../src/kernels/matmul-variant.ts";
+import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
+
+const costs = tileCosts(32);
+
+it("the tables of docs/design/kernels.md are those of the kernels as they are", () => {
+  const text = readFileSync("docs/design/kernels.md", "utf8");
+  expect(text).toContain(`\n\n${matmulTable(costs)}\n\n`);
+  const adapters = [{ ...BASE_FACTS, subgroupSize: 32 }, BASE_FACTS];
+  expect(text).toContain(`\n\n${attentionTable(attentionCosts(adapters, () => true))}\n\n`);
+});
 
 describe("the inner loop of a tile in workgroup memory", () => {
-  const tiles = tileCosts(0).filter(({ tile }) => tile.startsWith("workgroup"));
+  const tiles = costs.filter(({ tile }) => tile.startsWith("workgroup"));
 
   it("is counted for three tiles in three layouts", () => {
     expect(tiles.length).toBe(9);
   });
 
-  it.each(tiles)("has four multiply-adds a number and no clamp: $tile $layout", (costs) => {
-    expect(costs.fma / costs.fromWorkgroup).toBeGreaterThanOrEqual(4);
-    expect(costs.fromWorkgroup / costs.workgroupLoads).toBe(4); // vectors
-    expect([costs.clamps, costs.memoryLoads, costs.exchanges]).toEqual([0, 0, 0]);
+  it.each(tiles)("has four multiply-adds a number and no clamp: $tile $layout", (one) => {
+    expect(one.fma / one.fromWorkgroup).toBeGreaterThanOrEqual(4);
+    expect(one.fromWorkgroup / one.workgroupLoads).toBe(4); // vectors
+    expect([one.clamps, one.memoryLoads, one.exchanges]).toEqual([0, 0, 0]);
   });
 });
 
