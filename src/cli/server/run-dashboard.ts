@@ -13,16 +13,23 @@ const HEAP_BYTES = 2 ** 29;
 /** Processor time to begin in. */
 const START_MS = 20_000;
 
+type DashboardOfRun = Pick<RunConfig, "output_dir" | "dashboard" | "dashboard_port" | "dry_run">;
+
 /** Serves the run's page while `body` runs, where the options ask for it. */
 export async function withRunDashboard(
-  { output_dir: folder, dashboard, dashboard_port: port, dry_run }: RunConfig,
+  { output_dir: folder, dashboard, dashboard_port: port, dry_run }: DashboardOfRun,
   output: Output,
   body: () => Promise<void>,
 ): Promise<void> {
   const onWarning = (sentence: string) => output.warning(sentence);
   const served = dashboard && !dry_run ? await RunDashboard.start({ folder, port, onWarning }) : undefined;
   if (served === undefined) return await body();
-  output.info(`dashboard: ${served.address}`);
+  // Where it is can be known beforehand, but not where another port had to be taken: then --quiet hides it not.
+  if (output.tells("info") || port === served.port) output.info(`dashboard: ${served.address}`);
+  else
+    output.warning(
+      `the dashboard is at ${served.address}, since port ${port} ${port === 0 ? "means any that is free" : "is taken"}.`,
+    );
   try {
     await body();
   } finally {
@@ -70,6 +77,10 @@ export class RunDashboard {
         `The dashboard has ended: ${asPhrase(errorMessage(error))}. The training goes on; kto dashboard ${folder} shows it again.`,
       );
     });
+  }
+
+  get port(): number {
+    return Number(new URL(this.address).port);
   }
 
   async close(): Promise<void> {
