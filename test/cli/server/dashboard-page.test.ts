@@ -285,7 +285,8 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   });
 
   test("the first button leads past a long list of runs, which is searched by name, and a run that is removed leaves it", async () => {
-    await showOnly("trained");
+    await showOnly("told ended");
+    await showOnly("trained"); // chosen by now, so that it stays where others come
     await open("Curves");
     const many = Array.from({ length: 12 }, (_, i) => join(runs, `short ${i}`));
     for (const folder of many) {
