@@ -6,6 +6,7 @@ import { type NodeThread, startThread } from "../../engine/platform/node-thread.
 import { asPhrase, errorMessage } from "../../errors.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 import type { WorkerAnswer, WorkerRequest } from "./dashboard-worker.ts";
 
 /** What the thread may have: many times what a run of 100,000 logged updates takes. */
@@ -22,7 +23,8 @@ export async function withRunDashboard(
   body: () => Promise<void>,
 ): Promise<void> {
   const onWarning = (sentence: string) => output.warning(sentence);
-  const served = dashboard && !dry_run ? await RunDashboard.start({ folder, port, onWarning }) : undefined;
+  const start = () => RunDashboard.start({ folder, port, onWarning });
+  const served = dashboard && !dry_run ? await working(output, "starting the dashboard", start) : undefined;
   if (served === undefined) return await body();
   // Where it is can be known beforehand, but not where another port had to be taken: then --quiet hides it not.
   if (output.tells("info") || port === served.port) output.info(`dashboard: ${served.address}`);

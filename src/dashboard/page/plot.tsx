@@ -84,7 +84,7 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
         ],
         legend: { live: true },
         series: [
-          { label: "update" },
+          { label: "update", value: (_: uPlot, step: number | null) => step ?? "–" },
           ...lines.map(({ one, name, which }) => ({
             label: labelOf(one, name, several),
             stroke: colorAt(one, which),
