@@ -156,7 +156,8 @@ async function tellingOfLoading<T>(
 ): Promise<T> {
   const isWanted = TRAIN.includes(name) && !words.some((word) => /^(--)?(quiet|log_level)\b/i.test(word));
   if (!isWanted || !isLive(stderr)) return await load();
-  stderr.write(`loading kto ${name} ...`);
+  // A line that is broken in two could not be taken back.
+  stderr.write(`loading kto ${name} ...`.slice(0, (stderr.columns ?? 80) - 1));
   try {
     return await load();
   } finally {

@@ -22,6 +22,8 @@ export class GrowingLines {
   readonly path: string;
   readonly #files: FileSource;
   #offset = 0;
+  /** Whether the bytes up to the next newline are the rest of a line that is too long. */
+  #skips = false;
   #known: Uint8Array = new Uint8Array(0);
 
   constructor(path: string, files: FileSource = platform) {
@@ -46,8 +48,9 @@ export class GrowingLines {
         const bytes = await file.read(this.#offset, Math.min(PIECE_BYTES, file.size - this.#offset));
         const end = bytes.lastIndexOf(NEWLINE) + 1;
         if (end === 0) {
-          // A line longer than a piece is none of a run's.
+          // A line longer than a piece is none of a run's: neither its beginning nor its end counts.
           if (bytes.length < PIECE_BYTES) break;
+          this.#skips = true;
           this.#advance(bytes);
           continue;
         }
@@ -76,7 +79,9 @@ export class GrowingLines {
     const decoder = new TextDecoder();
     for (let start = 0; start < bytes.length; ) {
       const end = bytes.indexOf(NEWLINE, start);
-      take({ text: decoder.decode(bytes.subarray(start, end)), offset: this.#offset + start, length: end - start });
+      const text = decoder.decode(bytes.subarray(start, end));
+      if (!this.#skips) take({ text, offset: this.#offset + start, length: end - start });
+      this.#skips = false;
       start = end + 1;
     }
   }
@@ -100,6 +105,7 @@ export class GrowingLines {
   #forget(restart: () => void): boolean {
     if (this.#offset === 0) return false;
     this.#offset = 0;
+    this.#skips = false;
     this.#known = new Uint8Array(0);
     restart();
     return true;

@@ -27,6 +27,8 @@ export interface RunSummary {
   readonly samples?: number;
   /** What is said of whether it learnt; undefined before there is anything to say. */
   readonly verdict?: { readonly outcome: "yes" | "no" | "open"; readonly text: string } | undefined;
+  /** Why one of its files cannot be read. */
+  readonly fault?: string;
 }
 
 /** The answer to /api/runs/ID/metrics, or to /api/runs/ID/metrics?from=LINES&generation=GENERATION. */

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import type { FileSource } from "../engine/platform/platform.ts";
+import { errorMessage, FileError } from "../errors.ts";
 import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
@@ -52,6 +53,7 @@ export class RunFolder {
   /** A page that outlives its server must not take another file for the one that it knows. */
   #generation = Date.now();
   #running = false;
+  #fault: string | undefined;
   #samplesCount = 0;
   #told: { readonly version: number; readonly summary: RunSummary } | undefined;
   /** One reading at a time. */
@@ -72,7 +74,7 @@ export class RunFolder {
     return this.#version;
   }
 
-  /** Reads what is new. @returns whether there was anything */
+  /** Reads what is new; what cannot be read is told by `summary`. @returns whether there was anything */
   async refresh(): Promise<boolean> {
     this.#reading ??= this.#read().finally(() => {
       this.#reading = undefined;
@@ -81,42 +83,65 @@ export class RunFolder {
   }
 
   async #read(): Promise<boolean> {
-    const grown = await this.#metrics.read(
-      ({ text }) => this.#table.add(text),
-      () => {
-        this.#table.clear();
-        this.#generation++;
-      },
+    const faults: string[] = [];
+    // A file that cannot be read hides no other one.
+    const attempt = async (body: () => Promise<boolean>): Promise<boolean> => {
+      try {
+        return await body();
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error;
+        faults.push(errorMessage(error));
+        return false;
+      }
+    };
+    const grown = await attempt(() =>
+      this.#metrics.read(
+        ({ text }) => this.#table.add(text),
+        () => {
+          this.#table.clear();
+          this.#generation++;
+        },
+      ),
     );
-    const more = await this.#examples.read(
-      ({ text, offset, length }) => {
-        const step = stepOf(text);
-        if (step === undefined) return;
-        this.#places.set(step, { offset, length });
-        this.#rewards.add(text);
-      },
-      () => {
-        this.#places.clear();
-        this.#rewards.clear();
-      },
+    const more = await attempt(() =>
+      this.#examples.read(
+        ({ text, offset, length }) => {
+          const step = stepOf(text);
+          if (step === undefined) return;
+          this.#places.set(step, { offset, length });
+          this.#rewards.add(text);
+        },
+        () => {
+          this.#places.clear();
+          this.#rewards.clear();
+        },
+      ),
     );
-    const said = await this.#samples.read(
-      ({ text, offset, length }) => {
-        const step = stepOf(text);
-        if (step === undefined) return;
-        this.#samplesCount++;
-        const places = this.#said.get(step) ?? [];
-        if (places.length < MOST_SAMPLES) this.#said.set(step, [...places, { offset, length }]);
-      },
-      () => {
-        this.#said.clear();
-        this.#samplesCount = 0;
-      },
+    const said = await attempt(() =>
+      this.#samples.read(
+        ({ text, offset, length }) => {
+          const step = stepOf(text);
+          if (step === undefined) return;
+          this.#samplesCount++;
+          const places = this.#said.get(step) ?? [];
+          if (places.length < MOST_SAMPLES) this.#said.set(step, [...places, { offset, length }]);
+        },
+        () => {
+          this.#said.clear();
+          this.#samplesCount = 0;
+        },
+      ),
     );
-    const noted = await this.#notes.read();
-    const running = (await this.#files.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
-    const changed = grown || more || said || noted || running !== this.#running;
+    const noted = await attempt(() => this.#notes.read());
+    let running = false;
+    await attempt(async () => {
+      running = (await this.#files.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
+      return running;
+    });
+    const fault = faults[0];
+    const changed = grown || more || said || noted || running !== this.#running || fault !== this.#fault;
     this.#running = running;
+    this.#fault = fault;
     if (changed) this.#version++;
     return changed;
   }
@@ -142,6 +167,7 @@ export class RunFolder {
       examples: this.#places.size,
       samples: this.#samplesCount,
       ...(outcome === undefined || text === undefined ? {} : { verdict: { outcome, text } }),
+      ...(this.#fault === undefined ? {} : { fault: this.#fault }),
     };
   }
 
@@ -257,22 +283,28 @@ function promptText(prompt: unknown): string {
   return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
-/** The folders of runs among these and in them: a run is a folder with a metrics.jsonl. */
+/** Runs that are shown of all folders together. */
+export const MOST_RUNS = 500;
+
+/** The folders of runs among these and in them, at most MOST_RUNS: a run is a folder with a metrics.jsonl. */
 export async function runFolders(folders: readonly string[], files: FileSource): Promise<string[]> {
-  const found: string[] = [];
+  const found = new Set<string>();
   for (const folder of folders) {
     if ((await files.exists(folder)) !== "folder") continue;
     const inside = (await files.list(folder)).map((name) => platform.joinPath(folder, name));
     for (const candidate of [folder, ...inside]) {
-      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate, files)))
-        found.push(candidate);
+      if (found.size < MOST_RUNS && (await isRun(candidate, files))) found.add(candidate);
     }
   }
-  return found;
+  return [...found];
 }
 
-const MOST_RUNS = 500;
-
+/** Beside runs may lie what this process may not look into. */
 async function isRun(folder: string, files: FileSource): Promise<boolean> {
-  return (await files.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
+  try {
+    return (await files.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
+  } catch (error) {
+    if (error instanceof FileError) return false;
+    throw error;
+  }
 }

@@ -154,15 +154,18 @@ describe("help", () => {
 });
 
 test("on a terminal a training says at once that it loads, and takes that back; not with --quiet", async () => {
-  const said = async (...words: string[]) => {
-    const stderr = new CapturedStream({ columns: 80 });
+  const saidAt = async (columns: number, ...words: string[]) => {
+    const stderr = new CapturedStream({ columns });
     await main(["train", "--no_such_option", ...words], { stdout: new CapturedStream(), stderr });
     return stderr.text;
   };
+  const said = (...words: string[]) => saidAt(80, ...words);
   const [loading, error] = (await said()).split("\r\x1b[K");
   expect(loading).toBe("loading kto train ...");
   expect(error).toContain("error:");
   expect(await said("--quiet")).not.toContain("loading");
+  // One line of a narrow terminal, so that it can be taken back.
+  expect((await saidAt(20)).split("\r")[0]).toBe("loading kto train .");
 });
 
 describe("mistakes end in one sentence on stderr and a documented exit code", () => {

@@ -68,3 +68,12 @@ test("lines come one by one from a file that is larger than what is read at once
   expect(found).toHaveLength(9000);
   expect(new Set(found)).toEqual(new Set([line]));
 });
+
+test("a line that is longer than what is read at once is passed over whole, its end included", async () => {
+  const { path, read } = reader();
+  const long = `${"x".repeat(2 ** 22)}{"step":7,"loss":1}`;
+  writeFileSync(path, `first\n${long}`);
+  expect(await read()).toEqual(["first"]);
+  appendFileSync(path, "\nlast\n");
+  expect(await read()).toEqual(["last"]);
+});

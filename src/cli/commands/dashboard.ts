@@ -7,19 +7,27 @@ import { DashboardServer } from "../server/dashboard-server.ts";
 import { pageFiles } from "../server/page-files.ts";
 import type { Output } from "../terminal/output.ts";
 import { withSignals } from "../terminal/signals.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(dashboardDescription, runDashboard);
 
 async function runDashboard({ folders, port }: DashboardCommandOptions, output: Output): Promise<void> {
   for (const folder of folders) {
-    if ((await platform.exists(folder)) !== "folder") throw new FileError(`There is no folder ${folder}.`);
+    const found = await platform.exists(folder);
+    if (found === "file") {
+      throw new FileError(
+        `${folder} is a file; kto dashboard takes output folders of runs, or folders that hold some.`,
+      );
+    }
+    if (found === undefined) throw new FileError(`There is no folder ${folder}.`);
   }
   const page = await pageFiles();
   let end = (): void => undefined;
   const ended = new Promise<void>((resolve) => {
     end = resolve;
   });
-  const server = await DashboardServer.start({ folders, port, page, onWarning: (text) => output.warning(text) });
+  const options = { folders, port, page, onWarning: (text: string) => output.warning(text) };
+  const server = await working(output, "reading the runs", (progress) => DashboardServer.start(options, progress));
   try {
     if (output.json) output.jsonLine({ address: server.address, runs: server.runs.length });
     else output.result(`dashboard: ${server.address}  (${counted(server.runs.length, "run")}; Ctrl-C ends it)`);

@@ -7,7 +7,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { RunSummary } from "../../dashboard/protocol.ts";
-import { RunFolder, runFolders } from "../../dashboard/run-folder.ts";
+import { MOST_RUNS, RunFolder, runFolders } from "../../dashboard/run-folder.ts";
+import { errorCode } from "../../engine/platform/node-errors.ts";
 import { errorMessage, FileError } from "../../errors.ts";
 import { filesAtOnce } from "./files-at-once.ts";
 import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
@@ -43,9 +44,14 @@ export class DashboardServer {
   readonly #options: DashboardOptions;
   readonly #server: Server;
   readonly #runs = new Map<string, RunFolder>();
+  /** Runs that were ever found: a number is given once. */
+  #found = 0;
   readonly #listeners = new Set<ServerResponse>();
   /** The answers for a run's state as text, since many pages ask for the same. */
-  readonly #answers = new Map<RunFolder, { readonly version: number; readonly texts: Map<string, Promise<string>> }>();
+  readonly #answers = new WeakMap<
+    RunFolder,
+    { readonly version: number; readonly texts: Map<string, Promise<string>> }
+  >();
   #looking: ReturnType<typeof setTimeout> | undefined;
   #beat: ReturnType<typeof setInterval> | undefined;
   #told = "";
@@ -67,14 +73,26 @@ export class DashboardServer {
     this.#server.requestTimeout = 10_000;
   }
 
-  /** @throws FileError where the port is taken */
-  static async start(options: DashboardOptions): Promise<DashboardServer> {
+  /**
+   * @param onRead how many runs have been read, and of how many
+   * @throws FileError where a folder cannot be read, or the port cannot be had
+   */
+  static async start(
+    options: DashboardOptions,
+    onRead: (done: number, total: number) => void = () => undefined,
+  ): Promise<DashboardServer> {
     const dashboard = new DashboardServer(options);
-    await dashboard.#look();
+    await dashboard.#search();
+    if (dashboard.#runs.size >= MOST_RUNS) {
+      options.onWarning(
+        `The dashboard shows at most ${MOST_RUNS} runs, the first ones by their names; name fewer folders to see others.`,
+      );
+    }
+    await dashboard.#read(onRead);
     await new Promise<void>((resolve, reject) => {
-      dashboard.#server.once("error", (error) => {
-        reject(new FileError(`The dashboard cannot have port ${options.port}: ${errorMessage(error)}.`));
-      });
+      dashboard.#server.once("error", (error) =>
+        reject(new FileError(portFault(options.port, error), { cause: error })),
+      );
       dashboard.#server.listen(options.port, "127.0.0.1", resolve);
     });
     dashboard.#beat = setInterval(() => dashboard.#send(": here\n\n"), BEAT_MS);
@@ -186,16 +204,12 @@ export class DashboardServer {
   /** While somebody watches. */
   async #lookAgain(): Promise<void> {
     this.#looking = undefined;
-    try {
-      if (performance.now() - this.#searched > SEARCH_MS) await this.#search();
-      await this.#read();
-      this.#looked = performance.now();
-      const now = JSON.stringify(this.runs);
-      if (now !== this.#told) this.#send(`event: runs\ndata: ${now}\n\n`);
-      this.#told = now;
-    } catch (error) {
-      if (!(error instanceof FileError)) throw error; // a folder that is being removed
-    }
+    if (performance.now() - this.#searched > SEARCH_MS) await this.#searchAgain();
+    await this.#read();
+    this.#looked = performance.now();
+    const now = JSON.stringify(this.runs);
+    if (now !== this.#told) this.#send(`event: runs\ndata: ${now}\n\n`);
+    this.#told = now;
     if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), this.#pauseMs());
   }
 
@@ -209,29 +223,50 @@ export class DashboardServer {
 
   /** Looks for runs, and reads what is new of them. */
   async #look(): Promise<void> {
-    await this.#search();
+    await this.#searchAgain();
     await this.#read();
   }
 
+  /** A folder that cannot be read by now leaves the runs as they are known. */
+  async #searchAgain(): Promise<void> {
+    try {
+      await this.#search();
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+    }
+  }
+
+  /** Takes the runs that are new into the list, and those that were removed out of it. */
   async #search(): Promise<void> {
     this.#searched = performance.now();
+    const folders = await runFolders(this.#options.folders, filesAtOnce);
+    for (const [id, { folder }] of this.#runs) {
+      if (folders.includes(folder)) continue;
+      this.#runs.delete(id);
+    }
     const known = new Set([...this.#runs.values()].map(({ folder }) => folder));
-    for (const folder of await runFolders(this.#options.folders, filesAtOnce)) {
+    for (const folder of folders) {
       if (known.has(folder)) continue;
-      const id = `r${this.#runs.size}`;
+      const id = `r${this.#found++}`;
       this.#runs.set(id, new RunFolder(id, folder, filesAtOnce));
     }
   }
 
-  async #read(): Promise<void> {
-    for (const run of this.#runs.values()) {
-      try {
-        await run.refresh();
-      } catch (error) {
-        if (!(error instanceof FileError)) throw error; // it is being replaced, or was removed
-      }
+  async #read(onRead: (done: number, total: number) => void = () => undefined): Promise<void> {
+    const runs = [...this.#runs.values()];
+    for (const [at, run] of runs.entries()) {
+      await run.refresh();
+      onRead(at + 1, runs.length);
     }
   }
+}
+
+/** Why a port cannot be had, and what to do. */
+function portFault(port: number, error: unknown): string {
+  const instead = "choose another one, or 0 for any that is free";
+  if (errorCode(error) === "EADDRINUSE") return `Port ${port} is taken, perhaps by another dashboard: ${instead}.`;
+  if (errorCode(error) === "EACCES") return `Port ${port} is reserved by the system: ${instead}.`;
+  return `The dashboard cannot have port ${port}: ${errorMessage(error)}; ${instead}.`;
 }
 
 /** Answers that are kept of one state of a run; pages ask for about as many. */

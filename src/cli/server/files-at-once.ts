@@ -1,11 +1,15 @@
 /**
  * Files as the dashboard reads them: at once, in its own thread. Its looks read some dozens of small pieces, for each of
- * which a hand-over to Node's pool of threads costs five times as much processor time as the reading.
+ * which a hand-over to Node's pool of threads costs five times as much processor time as the reading. After a large
+ * piece, which a long file has many of, others have their turn.
  */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { errorCode, fileError } from "../../engine/platform/node-errors.ts";
 import type { FileSource } from "../../engine/platform/platform.ts";
 import { FileError } from "../../errors.ts";
+
+const LARGE_BYTES = 2 ** 20;
 
 export const filesAtOnce: FileSource = {
   async exists(path) {
@@ -40,6 +44,7 @@ export const filesAtOnce: FileSource = {
           if (count === 0) throw new FileError(`Cannot read ${path}: it ends before byte ${offset + length}.`);
           filled += count;
         }
+        if (length >= LARGE_BYTES) await setImmediate();
         return bytes;
       },
       close: async () => closeSync(handle),

@@ -6,6 +6,7 @@ import { type NodeThread, startThread } from "../../engine/platform/node-thread.
 import { asPhrase, errorMessage } from "../../errors.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 import type { WorkerAnswer, WorkerRequest } from "./dashboard-worker.ts";
 
 /** What the thread may have: many times what a run of 100,000 logged updates takes. */
@@ -13,16 +14,24 @@ const HEAP_BYTES = 2 ** 29;
 /** Processor time to begin in. */
 const START_MS = 20_000;
 
+type DashboardOfRun = Pick<RunConfig, "output_dir" | "dashboard" | "dashboard_port" | "dry_run">;
+
 /** Serves the run's page while `body` runs, where the options ask for it. */
 export async function withRunDashboard(
-  { output_dir: folder, dashboard, dashboard_port: port, dry_run }: RunConfig,
+  { output_dir: folder, dashboard, dashboard_port: port, dry_run }: DashboardOfRun,
   output: Output,
   body: () => Promise<void>,
 ): Promise<void> {
   const onWarning = (sentence: string) => output.warning(sentence);
-  const served = dashboard && !dry_run ? await RunDashboard.start({ folder, port, onWarning }) : undefined;
+  const start = () => RunDashboard.start({ folder, port, onWarning });
+  const served = dashboard && !dry_run ? await working(output, "starting the dashboard", start) : undefined;
   if (served === undefined) return await body();
-  output.info(`dashboard: ${served.address}`);
+  // Where it is can be known beforehand, but not where another port had to be taken: then --quiet hides it not.
+  if (output.tells("info") || port === served.port) output.info(`dashboard: ${served.address}`);
+  else
+    output.warning(
+      `the dashboard is at ${served.address}, since port ${port} ${port === 0 ? "means any that is free" : "is taken"}.`,
+    );
   try {
     await body();
   } finally {
@@ -70,6 +79,10 @@ export class RunDashboard {
         `The dashboard has ended: ${asPhrase(errorMessage(error))}. The training goes on; kto dashboard ${folder} shows it again.`,
       );
     });
+  }
+
+  get port(): number {
+    return Number(new URL(this.address).port);
   }
 
   async close(): Promise<void> {

@@ -97,8 +97,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
   // Before models and rows are downloaded and loaded, which may take long.
   const unlock = config.dry_run ? undefined : await lockFolder(output_dir);
   try {
-    const served = ranks.rank === 0 ? config : { ...config, dashboard: false };
-    await withRunDashboard(served, output, () => trainIn(config, ranks, output, prepare, unlock));
+    await trainIn(config, ranks, output, prepare, unlock);
   } finally {
     unlock?.();
     if (isNew && !config.dry_run) await removeEmptyFolder(output_dir);
@@ -124,7 +123,7 @@ async function trainIn(
   // A terminal shows what goes on from here; elsewhere the first news would be the adapter's, a second or two later.
   if (!output.streams.stderr.isTTY) output.info(`loading: ${config.model_name_or_path} and ${config.dataset_name}`);
   let run: Run | undefined;
-  const work = withDevice(config, output, async (device) => {
+  const trained = async (device: Device) => {
     // A plan runs the same code on a device that only counts memory, also more than there is.
     const target = config.dry_run ? planningDevice(device, { countsOn: true }) : device;
     const tracking = new Tracking({
@@ -271,8 +270,9 @@ async function trainIn(
         tellSummary({ trainer, method, isAdapter: policy.adapter !== undefined, samples }, config, output);
     }
     if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
-  });
-  await work
+  };
+  const served = { ...config, dashboard: config.dashboard && writes };
+  await withRunDashboard(served, output, () => withDevice(config, output, trained))
     .catch((error: unknown) => {
       events.take(error instanceof InterruptedError ? "info" : "error", errorMessage(error));
       throw error;

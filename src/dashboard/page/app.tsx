@@ -9,6 +9,7 @@ import { Events } from "./events.tsx";
 import { Configuration } from "./facts.tsx";
 import { RewardSpread } from "./reward-spread.tsx";
 import { Rows } from "./rows.tsx";
+import { RunList } from "./run-list.tsx";
 import { Samples } from "./samples.tsx";
 import { Scores } from "./scores.tsx";
 import { COLORS, colorOf, type ShownRun } from "./shown-run.ts";
@@ -27,7 +28,10 @@ export function App() {
   const [view, setView] = useState(FIRST_VIEW);
   const [part, setPart] = usePart();
   useEffect(() => followRuns(setRuns, setIsThere), []);
-  const ids = chosen ?? (runs ? firstChoice(runs) : []);
+  const there = chosen?.filter((id) => runs?.some((run) => run.id === id));
+  // Where all that were chosen have been removed, it begins anew.
+  const isGone = there?.length === 0 && chosen?.length !== 0;
+  const ids = there && !isGone ? there : runs ? firstChoice(runs) : [];
   const shown = useRuns(runs ?? [], ids, part);
   const toggle = (id: string) => {
     setChosen(ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id].slice(-MOST_SHOWN));
@@ -35,29 +39,23 @@ export function App() {
   return (
     <>
       <header>
+        <button type="button" class="skip" onClick={skip}>
+          Skip the list of runs
+        </button>
         <h1>kto dashboard</h1>
         <p role="status">{isThere ? "" : "The server is away; the page goes on when it is back."}</p>
       </header>
-      <nav aria-label="Runs">
-        <h2>Runs</h2>
-        {runs?.length === 0 ? <p>No run has written its metrics.jsonl here yet.</p> : null}
-        <ul>
-          {runs?.map((run) => (
-            <li key={run.id}>
-              <label>
-                <input type="checkbox" checked={ids.includes(run.id)} onChange={() => toggle(run.id)} />
-                <span class={`swatch color-${colorOf(run.id)} ${ids.includes(run.id) ? "" : "off"}`} />
-                <span class="name">{run.name}</span>{" "}
-                <span class="state">
-                  {run.running ? "running" : "ended"}, update {run.step}
-                  {run.warnings ? `, ${run.warnings === 1 ? "1 warning" : `${run.warnings} warnings`}` : ""}
-                </span>
-              </label>
-            </li>
-          ))}
-        </ul>
-      </nav>
+      <RunList runs={runs} ids={ids} onToggle={toggle} />
       <main>
+        {runs && runs.length > 0 && shown.length === 0 ? <p class="faint">Choose a run in the list.</p> : null}
+        {shown.map(({ run }) =>
+          run.fault ? (
+            <p key={run.id} class="verdict no">
+              {shown.length > 1 ? <b>{run.name}: </b> : null}
+              {run.fault} What is known of the run is shown.
+            </p>
+          ) : null,
+        )}
         {shown.map(({ run }) =>
           run.verdict ? (
             <p key={run.id} class={`verdict ${run.verdict.outcome}`}>
@@ -72,6 +70,10 @@ export function App() {
       </main>
     </>
   );
+}
+
+function skip(): void {
+  document.querySelector<HTMLElement>("[role=tab][aria-selected=true]")?.focus();
 }
 
 interface ShownProps {

@@ -1,6 +1,6 @@
 /**
  * What the page asks of a run, and when: a part that is shown asks for its own words alone, and again only where the
- * list of runs tells of something new for them. Without the page's library, for bench/experiments/dashboard-cost.ts too.
+ * list of runs tells of something new for them. Without the page's library, for scripts/dashboard-cost.ts too.
  */
 import type { MetricsAnswer, RunSummary, Series } from "../protocol.ts";
 

@@ -1,5 +1,6 @@
 /** What runs were started with, and in what they differ. */
 
+import { Fragment } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { RunFacts } from "../protocol.ts";
 import { useAnswer } from "./client.ts";
@@ -91,7 +92,7 @@ function Values({ title, names, columns, values }: ValuesProps) {
         <tbody>
           {names.map((name) => (
             <tr key={name}>
-              <th scope="row">{name}</th>
+              <th scope="row">{breakable(name)}</th>
               {values.map((one, at) => (
                 <td key={at}>{one.get(name) ?? "–"}</td>
               ))}
@@ -101,6 +102,16 @@ function Values({ title, names, columns, values }: ValuesProps) {
       </table>
     </section>
   );
+}
+
+/** A name that may go on in the next line behind each of its parts, and nowhere else. */
+function breakable(name: string) {
+  return name.split(/(?<=_)/).map((part, at) => (
+    <Fragment key={at}>
+      {part}
+      <wbr />
+    </Fragment>
+  ));
 }
 
 /** Facts and options by name, as text. */

@@ -1,5 +1,5 @@
 /** Curves of metrics that belong together, of every run that is shown. Cursor and zoom are common to all plots. */
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { type ShownRun, shortName } from "./shown-run.ts";
 import { colors, useTheme } from "./theme.ts";
@@ -30,6 +30,8 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
   const zoomed = useRef<Zoom>();
   zoomed.current = zoom;
   const theme = useTheme();
+  /** What a screen reader says of what a key did. */
+  const [said, setSaid] = useState("");
   const lines = shown.flatMap((one, at) =>
     names.flatMap((name, which) => {
       const series = one.metrics?.series[name];
@@ -82,16 +84,16 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
         ],
         legend: { live: true },
         series: [
-          { label: "update" },
+          { label: "update", value: (_: uPlot, step: number | null) => step ?? "–" },
           ...lines.map(({ one, name, which }) => ({
-            label: several ? `${shortName(one.run.name)} ${name}` : name,
+            label: labelOf(one, name, several),
             stroke: colorAt(one, which),
             dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
             width: 1.5,
             spanGaps: true,
             // A line needs two points to be seen.
             points: { show: (plot: uPlot) => name.startsWith("eval_") || plot.data[0].length === 1 },
-            value: (_: uPlot, value: number | null) => (value === null ? "–" : value.toPrecision(4)),
+            value: (_: uPlot, value: number | null) => shownValue(value),
           })),
         ],
         bands: lines.flatMap(({ one, name, which }, low) => {
@@ -126,23 +128,37 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
   useEffect(() => plot.current?.setData(data), [data, zoom]);
   const onKeyDown = (event: KeyboardEvent) => {
     const steps = data[0];
-    const now = plot.current?.cursor.idx ?? steps.length - 1;
     const [first = 0, last = 1] = zoom ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
+    // The cursor stays among the updates that are to be seen.
+    const seen = { from: steps.findIndex((step) => step >= first), to: steps.findLastIndex((step) => step <= last) };
+    const now = plot.current?.cursor.idx ?? seen.to;
     const middle = steps[now] ?? (first + last) / 2;
     const around = (share: number): Zoom => [middle - (middle - first) * share, middle + (last - middle) * share];
+    const show = (next: Zoom) => {
+      onZoom(next);
+      const [from, to] = next ?? [steps[0] ?? 0, steps.at(-1) ?? 0];
+      setSaid(`updates ${Math.ceil(from)} to ${Math.floor(to)}`);
+    };
     const toLeft = event.key === "ArrowLeft";
     if (event.shiftKey && zoom && (toLeft || event.key === "ArrowRight")) {
       const by = ((toLeft ? -1 : 1) * (last - first)) / 4;
-      onZoom([first + by, last + by]);
+      show([first + by, last + by]);
     } else if (/^[1-9]$/.test(event.key)) {
       const line = plot.current?.series[Number(event.key)];
-      if (line !== undefined) plot.current?.setSeries(Number(event.key), { show: line.show === false });
+      if (line === undefined) return;
+      const isShown = line.show === false;
+      plot.current?.setSeries(Number(event.key), { show: isShown });
+      setSaid(`${line.label} ${isShown ? "shown" : "hidden"}`);
     } else if (toLeft || event.key === "ArrowRight") {
-      const next = Math.min(steps.length - 1, Math.max(0, now + (toLeft ? -1 : 1)));
+      const next = Math.min(seen.to, Math.max(seen.from, now + (toLeft ? -1 : 1)));
       plot.current?.setCursor({ left: plot.current.valToPos(steps[next] ?? 0, "x"), top: 10 });
-    } else if (event.key === "+") onZoom(around(0.7));
-    else if (event.key === "-") onZoom(around(1.4));
-    else if (event.key === "0" || event.key === "Escape") onZoom(undefined);
+      const values = lines.map(({ one, name }, at) => {
+        return `${labelOf(one, name, several)} ${shownValue(data[at + 1]?.[next])}`;
+      });
+      setSaid([`update ${steps[next]}`, ...values].join(", "));
+    } else if (event.key === "+") show(around(0.7));
+    else if (event.key === "-") show(around(1.4));
+    else if (event.key === "0" || event.key === "Escape") show(undefined);
     else return;
     event.preventDefault();
   };
@@ -159,8 +175,20 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
         aria-label={`${title}: ${help}`}
         onKeyDown={onKeyDown}
       />
+      <p class="said" aria-live="polite">
+        {said}
+      </p>
     </figure>
   );
+}
+
+/** A line's name; with several runs the run's too. */
+function labelOf({ run }: ShownRun, metric: string, several: boolean): string {
+  return several ? `${shortName(run.name)} ${metric}` : metric;
+}
+
+function shownValue(value: number | null | undefined): string {
+  return value === null || value === undefined ? "–" : value.toPrecision(4);
 }
 
 /** As uPlot has it, but for a metric that never changes, which would have the range from 0 to 100 around a 0. */

@@ -3,7 +3,7 @@
  * survives its server's end and names with HTML, obeys the keyboard, both themes, small screens, and axe-core. What it
  * looks like is left in .cache/screens.
  */
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { Browser, Page, Request } from "playwright-core";
@@ -218,6 +218,9 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     const cursor = () => figure("Loss").locator(".u-legend .u-series").first().innerText();
     for (let i = 0; i < 4; i++) await page.keyboard.press("ArrowLeft");
     expect(await cursor()).toContain("8");
+    // What the eye sees in the legend is said too.
+    const said = figure("Loss").locator("[aria-live]");
+    await expect.poll(() => said.innerText()).toMatch(/^update 8, loss 0\.\d{4}$/);
     const range = () => figure("Loss").getAttribute("data-range");
     const whole = await range();
     await page.keyboard.press("+");
@@ -230,6 +233,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     await expect.poll(range).not.toBe(zoomed);
     await page.keyboard.press("0");
     await expect.poll(range).toBe("1 13");
+    await expect.poll(() => said.innerText()).toBe("updates 1 to 13");
     // A range that is drawn with the mouse leaves what was chosen since the plot was made.
     const smoothing = page.getByRole("slider", { name: "Smoothing" });
     await smoothing.focus();
@@ -278,6 +282,33 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
       await expect.poll(() => [...asked], { message: title }).toEqual(words);
       page.off("request", note);
     }
+  });
+
+  test("the first button leads past a long list of runs, which is searched by name, and a run that is removed leaves it", async () => {
+    await showOnly("told ended");
+    await showOnly("trained"); // chosen by now, so that it stays where others come
+    await open("Curves");
+    const many = Array.from({ length: 12 }, (_, i) => join(runs, `short ${i}`));
+    for (const folder of many) {
+      mkdirSync(folder);
+      writeFileSync(join(folder, "metrics.jsonl"), '{"step":1,"loss":0.5}\n');
+    }
+    const search = page.getByRole("searchbox", { name: "Names with" });
+    await search.fill("SHORT 11");
+    // Beside what was looked for stands what is shown.
+    await expect.poll(() => page.locator("nav li .name").allInnerTexts()).toEqual(["trained", "short 11"]);
+    await page.reload();
+    await search.waitFor();
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("tab-curves");
+    await box("short 11").check();
+    await showOnly("short 11");
+    for (const folder of many) rmSync(folder, { recursive: true });
+    await expect.poll(() => page.locator("nav li").count(), { timeout: 20_000 }).toBeLessThan(12);
+    // All that were chosen are gone: it shows the last of the others.
+    await expect.poll(() => page.locator("nav li input:checked").count()).toBe(1);
+    await showOnly("trained");
   });
 
   test("a training that goes on is watched as its points arrive, beside another run", async () => {

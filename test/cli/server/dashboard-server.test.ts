@@ -2,16 +2,17 @@
  * The dashboard's server: what it answers and refuses, news of a run that goes on, many clients, long runs. It is asked
  * by plain requests, whose headers and paths are sent as they stand.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { get, type IncomingMessage, request } from "node:http";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { main } from "../../../src/cli/main.ts";
 import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
-import { RunDashboard } from "../../../src/cli/server/run-dashboard.ts";
+import { RunDashboard, withRunDashboard } from "../../../src/cli/server/run-dashboard.ts";
+import { Output } from "../../../src/cli/terminal/output.ts";
 import type {
   ExampleLine,
   MetricsAnswer,
@@ -239,6 +240,77 @@ test("news come by themselves: points, a run that is new, one that was started a
   await again;
 });
 
+test("a run that is removed leaves the list, and its number is not given again", async () => {
+  const removed = join(runs, "removed");
+  const make = () => {
+    mkdirSync(removed);
+    writeFileSync(join(removed, "metrics.jsonl"), metricsLine(1));
+  };
+  const named = async () => (await json<RunSummary[]>("/api/runs")).filter(({ name }) => name === "removed");
+  make();
+  const [before, ...others] = await named();
+  expect([before?.step, others]).toEqual([1, []]);
+  rmSync(removed, { recursive: true });
+  expect(await named()).toEqual([]);
+  expect((await ask(`/api/runs/${before?.id}/metrics`)).status).toBe(404);
+  make();
+  const [after] = await named();
+  expect(after?.id).not.toBe(before?.id);
+  rmSync(removed, { recursive: true });
+});
+
+test.runIf(process.platform !== "win32")("what cannot be read hides nothing else: it is named", async () => {
+  const hidden = join(runs, "hidden");
+  mkdirSync(hidden);
+  symlinkSync(join(runs, "loop"), join(runs, "loop")); // no folder that can be looked into
+  writeFileSync(join(hidden, "metrics.jsonl"), metricsLine(1));
+  execFileSync("mkfifo", [join(hidden, "examples.jsonl")]);
+  const told = async () => (await json<RunSummary[]>("/api/runs")).find(({ name }) => name === "hidden");
+  const fault = `Cannot open ${join(hidden, "examples.jsonl")}: it is no regular file.`;
+  expect(await told()).toMatchObject({ step: 1, fault });
+  appendFileSync(join(hidden, "metrics.jsonl"), metricsLine(2));
+  expect(await told()).toMatchObject({ step: 2, fault });
+  rmSync(join(hidden, "examples.jsonl"));
+  writeFileSync(join(hidden, "examples.jsonl"), `${JSON.stringify(exampleLine(2))}\n`);
+  const after = await told();
+  expect([after?.examples, after?.fault]).toEqual([1, undefined]);
+  rmSync(join(runs, "loop"));
+  rmSync(hidden, { recursive: true });
+});
+
+test("lines that no run writes are passed over: NaN, nulls, half a number, other JSON, a line of megabytes", async () => {
+  const odd = join(runs, "odd");
+  mkdirSync(odd);
+  const long = `{"step":2,"loss":${"1".repeat(2 ** 23)}}\n`;
+  const no = ['{"step":2,"loss":NaN}', '{"step":2,"loss":', "null", "[1]", '"step"', '{"step":null,"loss":2}', ""];
+  writeFileSync(
+    join(odd, "metrics.jsonl"),
+    `${metricsLine(1)}${no.join("\n")}\n${long}${metricsLine(3)}{"step":4,"loss":null,"__proto__":1}\n`,
+  );
+  const run = (await json<RunSummary[]>("/api/runs")).find(({ name }) => name === "odd");
+  expect(run).toMatchObject({ lines: 3, step: 4 });
+  const { series } = await json<MetricsAnswer>(`/api/runs/${run?.id}/metrics`);
+  expect(series.loss?.steps).toEqual([1, 3]);
+  rmSync(odd, { recursive: true });
+});
+
+test("of more runs than are shown it says so, and shows the first", async () => {
+  const many = join(folder, "many");
+  for (let i = 0; i <= 500; i++) {
+    mkdirSync(join(many, String(1000 + i)), { recursive: true });
+    writeFileSync(join(many, String(1000 + i), "metrics.jsonl"), metricsLine(i));
+  }
+  const said: string[] = [];
+  const read: number[] = [];
+  const other = await DashboardServer.start(
+    { folders: [many], port: 0, page, onWarning: (text) => said.push(text) },
+    (done) => read.push(done),
+  );
+  await other.close();
+  expect([other.runs.length, other.runs[0]?.name, read.at(-1)]).toEqual([500, "1000", 500]);
+  expect(said).toEqual([expect.stringContaining("shows at most 500 runs, the first ones by their names")]);
+});
+
 test("a run of 100,000 updates comes in few points", async () => {
   const long = join(runs, "long");
   mkdirSync(long);
@@ -288,13 +360,42 @@ describe("kto train --dashboard", () => {
     await expect.poll(address, { timeout: 60_000 }).toBeDefined();
     const at = address() ?? "";
     expect(at).not.toBe(server.address);
-    const runsNow = async () => (await (await fetch(`${at}api/runs`)).json()) as RunSummary[];
-    await expect.poll(async () => (await runsNow())[0]?.lines ?? 0, { timeout: 60_000 }).toBeGreaterThan(0);
-    expect(await runsNow()).toMatchObject([{ name: "watched", running: true }]);
-    expect((await fetch(at)).headers.get("content-security-policy")).toContain("default-src 'none'");
+    // In one answer: the run may end before the next one.
+    const seen = async () => {
+      const response = await fetch(`${at}api/runs`);
+      const [watched] = (await response.json()) as RunSummary[];
+      return {
+        ...watched,
+        isLogged: (watched?.lines ?? 0) > 0,
+        policy: response.headers.get("content-security-policy"),
+      };
+    };
+    await expect.poll(seen, { timeout: 60_000 }).toMatchObject({
+      name: "watched",
+      running: true,
+      isLogged: true,
+      policy: expect.stringContaining("default-src"),
+    });
     expect(await run, stderr.text).toBe(0);
     expect(stderr.text).toContain(`the dashboard has ended with the run; kto dashboard ${output} shows it again`);
     await expect(fetch(at)).rejects.toThrow();
+  });
+
+  test("with --quiet it is silent, but for another port than was asked for", async () => {
+    const said = async (port: number) => {
+      const [stdout, stderr] = [new CapturedStream(), new CapturedStream()];
+      const output = new Output({ stdout, stderr }, { json: false, log_level: "info", quiet: true });
+      const config = { output_dir: folder, dashboard: true, dashboard_port: port, dry_run: false };
+      await withRunDashboard(config, output, async () => undefined);
+      return stderr.text;
+    };
+    const free = await DashboardServer.start({ folders: [], port: 0, page, onWarning: () => undefined });
+    const { port } = free;
+    await free.close();
+    expect(await said(port)).toBe("");
+    expect(await said(server.port)).toMatch(
+      /^warning: the dashboard is at http:\/\/127\.0\.0\.1:\d+\/, since port \d+ is taken\.\n$/,
+    );
   });
 
   test("a dashboard that cannot begin is a warning, and the run goes on", async () => {
@@ -309,7 +410,20 @@ describe("kto train --dashboard", () => {
   });
 });
 
-test("kto dashboard names a folder that is not there, and takes several", async () => {
-  const { code, stderr } = await kto("dashboard", runs, join(folder, "nowhere"));
-  expect([code, stderr]).toEqual([7, expect.stringContaining(`There is no folder ${join(folder, "nowhere")}.`)]);
+describe("kto dashboard ends in a sentence", () => {
+  const file = join(folder, "secret.txt");
+
+  test.each([
+    ["a folder that is not there", [runs, join(folder, "nowhere")], `There is no folder ${join(folder, "nowhere")}.`],
+    ["a file", [file], `${file} is a file; kto dashboard takes output folders of runs, or folders that hold some.`],
+  ])("for %s", async (_, folders, sentence) => {
+    const { code, stderr } = await kto("dashboard", ...folders);
+    expect([code, stderr]).toEqual([7, expect.stringContaining(sentence)]);
+  });
+
+  test("for a port that is taken", async () => {
+    const { code, stderr } = await kto("dashboard", runs, "--port", String(server.port));
+    const sentence = `Port ${server.port} is taken, perhaps by another dashboard: choose another one, or 0 for any that is free.`;
+    expect([code, stderr]).toEqual([7, expect.stringContaining(sentence)]);
+  });
 });
