@@ -6,7 +6,16 @@ import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { exportsLookedFor } from "./exports/shapes.ts";
-import { checkHasRows, isJson, joined, longestRow, pieceBytes, tooLong } from "./lines.ts";
+import {
+  checkHasRows,
+  endsBeforeRecords,
+  holdsRecords,
+  isJson,
+  joined,
+  longestRow,
+  pieceBytes,
+  tooLong,
+} from "./lines.ts";
 
 /** One element of a JSON list. */
 export interface ListElement {
@@ -20,7 +29,10 @@ export interface ListElement {
 export interface ListOptions {
   /** Parses an element; by default with what templates must see of its numbers. */
   readonly parse?: (text: string) => unknown;
-  /** Whether a file may hold one object in place of the list; it is then the only element. */
+  /**
+   * Whether a file may hold one object in place of the list; it is then the only element, unless it has a member that
+   * programs are known to write their records in: the elements are then that list's.
+   */
   readonly takesObject?: boolean;
 }
 
@@ -28,6 +40,9 @@ export interface ListOptions {
 const [newline, quote, backslash, comma] = [0x0a, 0x22, 0x5c, 0x2c];
 const [openList, closeList, openObject, closeObject] = [0x5b, 0x5d, 0x7b, 0x7d];
 const byteOrderMark = [0xef, 0xbb, 0xbf];
+
+/** Bytes before a list inside an object that tell whether it has the records; spaces are among them. */
+const beforeRecordsLength = 256;
 
 function isSpace(byte: number): boolean {
   return byte === 0x20 || byte === newline || byte === 0x0d || byte === 0x09;
@@ -73,6 +88,8 @@ class ListSplitter {
   #line = 1;
   #endsWithNewline = false;
   #afterComma = false;
+  /** What stands behind the list where it is a member of an object; undefined where the list is the file. */
+  #behind: { readonly line: number; readonly pieces: Uint8Array[] } | undefined;
 
   constructor(path: string, { parse = parseExactJson, takesObject = false }: ListOptions) {
     this.#path = path;
@@ -94,6 +111,12 @@ class ListSplitter {
       const endsElement = this.#depth === 0 && (byte === comma || byte === closeList);
       if (!this.#hasBegun && !endsElement) {
         if (isSpace(byte)) continue;
+        if (this.#state === "after" && this.#behind !== undefined) {
+          this.#behind.pieces.push(piece.subarray(at));
+          this.#held += piece.length - at;
+          if (this.#held > longestRow) throw tooLong(this.#path, this.#behind.line);
+          return;
+        }
         if (this.#state === "after") {
           throw new DatasetError(
             `${this.#path}:${this.#line} is not valid JSON: there is text after the end of the list.`,
@@ -111,6 +134,9 @@ class ListSplitter {
         this.#startLine = this.#line;
         start = at;
       }
+      if (byte === openList && this.#depth === 1 && this.#state === "object") {
+        if (this.#enterRecords(piece.subarray(start, at))) continue;
+      }
       if (byte === quote) this.#inString = true;
       else if (byte === openObject || byte === openList) this.#depth++;
       else if (endsElement && this.#state === "inside") {
@@ -118,6 +144,7 @@ class ListSplitter {
         if (found !== undefined) yield found;
         this.#afterComma = byte === comma;
         if (byte === closeList) this.#state = "after";
+        if (this.#state === "after" && this.#behind !== undefined) this.#behind = { line: this.#line, pieces: [] };
       } else if (endsElement) throw this.#noList(piece.subarray(at));
       else if ((byte === closeObject || byte === closeList) && this.#depth > 0) {
         this.#depth--;
@@ -135,10 +162,32 @@ class ListSplitter {
     if (this.#state === "before") {
       throw new DatasetError(`${this.#path} holds no rows; it has no list of rows at its top level.`);
     }
-    if (this.#state === "after") return;
+    if (this.#state === "after") {
+      if (this.#behind === undefined) return;
+      const text = this.#decoded(joined(this.#behind.pieces));
+      if (isJson(`{"records": []${text}`)) return;
+      const what = text.trim() === "" ? "the object does not end" : "what stands behind the list of records is none";
+      throw new DatasetError(`${this.#path}:${this.#behind.line} is not valid JSON: ${what}.`);
+    }
     const line = this.#line - (this.#endsWithNewline ? 1 : 0);
     const what = this.#state === "object" ? "the object" : "the list of rows";
     throw new DatasetError(`${this.#path}:${line} is not valid JSON: ${what} does not end.`);
+  }
+
+  /** Whether the list that begins behind these bytes of an object holds the records; it is then read as the file's list. */
+  #enterRecords(last: Uint8Array): boolean {
+    const end = joined([...this.#pieces.slice(-1), last].map((piece) => piece.subarray(-beforeRecordsLength)));
+    if (!endsBeforeRecords(new TextDecoder("latin1").decode(end))) return false;
+    this.#hold(last);
+    const text = this.#decoded(joined(this.#pieces));
+    if (!isJson(`${text}[]}`)) {
+      throw new DatasetError(
+        `${this.#path}:${this.#startLine} is not valid JSON: what stands before the list of records is none.`,
+      );
+    }
+    [this.#hasBegun, this.#pieces, this.#held] = [false, [], 0];
+    [this.#state, this.#depth, this.#behind] = ["inside", 0, { line: this.#line, pieces: [] }];
+    return true;
   }
 
   #hold(piece: Uint8Array): void {
@@ -174,7 +223,7 @@ class ListSplitter {
       return this.#decoder.decode(bytes);
     } catch (error) {
       // The line at fault is the first one that is not UTF-8 by itself.
-      let line = this.#startLine;
+      let line = Math.max(1, this.#startLine);
       for (let start = 0; start < bytes.length; line++) {
         const end = bytes.indexOf(newline, start);
         const next = end < 0 ? bytes.length : end + 1;
@@ -189,6 +238,9 @@ class ListSplitter {
   #noList(bytes: Uint8Array): DatasetError {
     const end = bytes.indexOf(newline);
     const text = this.#decoded(end < 0 ? bytes : bytes.subarray(0, end));
+    if (holdsRecords(new TextDecoder("latin1").decode(bytes.subarray(0, 1 << 14)))) {
+      return new DatasetError(`${this.#path} holds no rows: its list "feedback_data" has no rating of Dify.`);
+    }
     if (isJson(text)) {
       const remedy = `if it holds one object per line, name it .jsonl${text.startsWith("{") ? `; of exports of chat programs looked for were ${exportsLookedFor}` : ""}`;
       return new DatasetError(

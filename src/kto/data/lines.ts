@@ -35,11 +35,25 @@ export async function* readLines(path: string): AsyncGenerator<{ text: string; l
   }
 }
 
-/** @throws DatasetError if a feedback file is empty, or a Git LFS pointer in place of the file */
+/** How files begin that hold feedback in a form that is not read, and what to do with them. */
+const unreadForms: readonly [begin: string, advice: string][] = [
+  ["\x1f\x8b", "is compressed (gzip); unpack it with gunzip first"],
+  ["PK\x03\x04", "is a zip archive; unpack it first"],
+  ["\x28\xb5\x2f\xfd", "is compressed (zstd); unpack it with unzstd first"],
+  ["\xff\xfe", "is UTF-16 text; save the file as UTF-8"],
+  ["\xfe\xff", "is UTF-16 text; save the file as UTF-8"],
+];
+
+/** @throws DatasetError if a feedback file is empty, compressed or UTF-16, or a Git LFS pointer in place of the file */
 export async function checkHasRows(file: ReadableFile): Promise<void> {
   if (file.size === 0) throw new DatasetError(`${file.path} is empty; give a file that holds rows.`);
   const start = await file.read(0, Math.min(file.size, LFS_POINTER_LENGTH));
-  refuseLfsPointer(file.path, new TextDecoder("latin1").decode(start), DatasetError);
+  const text = new TextDecoder("latin1").decode(start);
+  // Where "latin1" means Windows-1252, as in browsers, it has other characters for some bytes.
+  const codes = String.fromCharCode(...start.subarray(0, 4));
+  const [, advice] = unreadForms.find(([begin]) => codes.startsWith(begin)) ?? [];
+  if (advice !== undefined) throw new DatasetError(`${file.path} ${advice}.`);
+  refuseLfsPointer(file.path, text, DatasetError);
 }
 
 async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {
@@ -85,8 +99,9 @@ export function tooLong(path: string, line: number): DatasetError {
 
 /** Whether a file's first two lines are JSON objects, so that it holds one object per line. */
 export async function holdsObjectsByLine(path: string): Promise<boolean> {
-  // A list may be one line of any length, so that its first character must decide.
-  if ((await firstCharacter(path)) !== "{") return false;
+  // A list may be one line of any length, also inside an object, so that the file's beginning must decide.
+  const start = await beginningOf(path);
+  if (!start.startsWith("{") || holdsRecords(start)) return false;
   let first = true;
   for await (const { text } of readLines(path)) {
     if (text.trim() === "") continue;
@@ -98,12 +113,22 @@ export async function holdsObjectsByLine(path: string): Promise<boolean> {
   return false;
 }
 
-/** The first character that is no white space among the first thousands; undefined if there is none. */
-async function firstCharacter(path: string): Promise<string | undefined> {
+/** Whether the list of an object's records follows, as in a Dify export, which is one object of any size. */
+export function endsBeforeRecords(text: string): boolean {
+  return /[{,]\s*"feedback_data"\s*:\s*$/.test(text);
+}
+
+/** Whether an object that begins so holds such a list. */
+export function holdsRecords(beginning: string): boolean {
+  return beginning.startsWith("{") && beginning.split("[").slice(0, -1).some(endsBeforeRecords);
+}
+
+/** The first thousands of characters from the first on that is no white space. */
+async function beginningOf(path: string): Promise<string> {
   const file = await platform.openFile(path);
   try {
     const start = await file.read(0, Math.min(file.size, 1 << 14));
-    return new TextDecoder("utf-8").decode(start).trimStart()[0];
+    return new TextDecoder("utf-8").decode(start).trimStart();
   } finally {
     await file.close();
   }

@@ -47,6 +47,7 @@ export async function* recordsOf(
     const what = found === "folder" ? "is a folder" : "does not exist";
     throw new FileError(`Cannot read feedback from ${path}: it ${what}; give ${forms}.`);
   }
+  if (/\.(gz|zip|zst|bz2|xz|7z)$/i.test(path)) throw new DatasetError(`${path} is compressed; unpack it first.`);
   throw new DatasetError(`${path} has an ending that is not known; feedback is read from ${forms}.`);
 }
 

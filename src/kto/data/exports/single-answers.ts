@@ -3,7 +3,7 @@ import { platform } from "../../../engine/platform/index.ts";
 import { contentOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
 import type { Finding, Json, Reason, Shape, Turn } from "./types.ts";
-import { dayOf, fromCell, holds, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
+import { dayOf, fromCell, holds, idOr, listOf, member, textOr, timeOf } from "./values.ts";
 
 /** A question and its answer, both texts. */
 function twoTurns(question: unknown, answer: unknown, faults: readonly Reason[] = []): readonly Turn[] {
@@ -14,12 +14,7 @@ function twoTurns(question: unknown, answer: unknown, faults: readonly Reason[] 
   ];
 }
 
-function* difyFindings(record: Json, position: number): Generator<Finding> {
-  const listed = record.feedback_data;
-  if (Array.isArray(listed)) {
-    for (const [i, one] of listed.entries()) yield* difyFindings(isObject(one) ? one : {}, i + 1);
-    return;
-  }
+function difyFinding(record: Json, position: number): Finding {
   const answer = textOr(record.ai_response, "");
   const message = textOr(record.message_id, "");
   const conversation = textOr(record.conversation_id, "");
@@ -27,7 +22,7 @@ function* difyFindings(record: Json, position: number): Generator<Finding> {
   const isCut = answer.length >= 503 && answer.endsWith("...") && [...answer].length === 503;
   const who = [record.feedback_source, record.from_account_name, record.from_end_user_id].join(" ");
   const time = timeOf(record.feedback_date);
-  yield {
+  return {
     id: idOr(record.feedback_id, position),
     thumb: oneOf(record.feedback_rating_raw, ["like"], ["dislike"]),
     turns: () => twoTurns(record.user_query, answer, isCut ? ["truncated"] : []),
@@ -125,9 +120,8 @@ export const singleAnswerShapes: readonly Shape[] = [
   {
     name: "Dify feedback",
     lookedFor: "feedback_data, or feedback_id, ai_response and feedback_rating_raw",
-    matches: (record) =>
-      Array.isArray(record.feedback_data) || ("ai_response" in record && "feedback_rating_raw" in record),
-    findings: (record, { position }) => difyFindings(record, position),
+    matches: (record) => "ai_response" in record && "feedback_rating_raw" in record,
+    findings: (record, { position }) => [difyFinding(record, position)],
     newestFirst: true,
     note: "Dify exports the last question alone: an answer to a follow-up is read as if its question had come first, unless an earlier answer of the conversation is rated too",
   },

@@ -3,6 +3,7 @@
  */
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { checkColumnMapping, labelScale } from "../../../../src/kto/data/columns.ts";
 import { exportRecords, findExports } from "../../../../src/kto/data/exported.ts";
@@ -180,6 +181,45 @@ describe("broken files", () => {
       fixture("librechat.json").slice(0, 900),
       /f\.json:1 is not valid JSON: the object does not end\.$/,
     ],
+    [
+      "records inside an object that does not end",
+      "f.json",
+      fixture("dify.json").trimEnd().slice(0, -1),
+      /f\.json:\d+ is not valid JSON: the object does not end\.$/,
+    ],
+    [
+      "records inside an object with text behind it",
+      "f.json",
+      `${fixture("dify.json")}]`,
+      /f\.json:\d+ is not valid JSON: what stands behind the list of records is none\.$/,
+    ],
+    [
+      "records inside an object that begins wrongly",
+      "f.json",
+      fixture("dify.json").replace('"export_info":', '"export_info"'),
+      /f\.json:1 is not valid JSON: what stands before the list of records is none\.$/,
+    ],
+    ["an object without records inside", "f.json", '{"export_info": {}, "feedback_data": []}', /holds no rows/],
+    [
+      "a compressed export",
+      "f.json.gz",
+      gzipSync(fixture("dify.json")),
+      /f\.json\.gz is compressed; unpack it first\.$/,
+    ],
+    [
+      "a compressed export under its own name",
+      "f.json",
+      gzipSync(fixture("dify.json")),
+      /f\.json is compressed \(gzip\)/,
+    ],
+    ["an archive of exports", "f.csv", "PK\u0003\u0004 and so on", /f\.csv is a zip archive; unpack it first\.$/],
+    [
+      "UTF-16",
+      "f.csv",
+      Buffer.from(`\ufeff${fixture("gradio.csv")}`, "utf16le"),
+      /f\.csv is UTF-16 text; save the file/,
+    ],
+    ["a byte that is no UTF-8", "f.json", Buffer.from([0xff, 0x5b]), /f\.json:1 is not UTF-8 text; save the file/],
     ["a record with a comma too many", "f.json", '[{"data": 1,}]', /f\.json:1 is not valid JSON: /],
     ["lists in place of records", "f.json", "[[1]]", /a row must be a JSON object/],
     [
