@@ -17,13 +17,6 @@ interface Vote {
   readonly up: boolean | undefined;
 }
 
-interface Place {
-  readonly index: number;
-  readonly id: string;
-  readonly message: string;
-  readonly time: number;
-}
-
 /** What the votes say, by their numbers, in the order in which they came. */
 class Votes {
   readonly #answers = new Names();
@@ -74,15 +67,48 @@ class Votes {
   }
 }
 
+/** The rated answers of threads whose earlier answers the file may lack, by their numbers, in the order in which they came. */
+class Threads {
+  readonly #threads = new Names();
+  readonly #messages = new Names();
+  readonly #index = int32s();
+  readonly #thread = int32s();
+  readonly #message = int32s();
+  readonly #time = float64s();
+  /** Of a thread its earliest answer; 0, or 1 more than its number. */
+  readonly #first = int32s();
+  #count = 0;
+
+  add(index: number, { id, message, time }: NonNullable<Rating["thread"]>): void {
+    const answer = this.#count++;
+    const thread = this.#threads.add(id);
+    this.#index.set(answer, index);
+    this.#thread.set(answer, thread);
+    this.#message.set(answer, this.#messages.add(message));
+    this.#time.set(answer, time);
+    const first = this.#first.at(thread);
+    if (first === 0 || time < this.#time.at(first - 1)) this.#first.set(thread, answer + 1);
+  }
+
+  /** Positions of the answers that follow another one of their thread. */
+  *following(): Generator<number> {
+    for (let answer = 0; answer < this.#count; answer++) {
+      const first = this.#first.at(this.#thread.at(answer)) - 1;
+      const isOther = this.#message.at(first) !== this.#message.at(answer);
+      if (isOther && this.#time.at(first) < this.#time.at(answer)) yield this.#index.at(answer);
+    }
+  }
+}
+
 export class Ledger {
   #count = 0;
   #votes = new Votes();
-  readonly #threads: Place[] = [];
+  #threads = new Threads();
 
   /** Takes the next rating; all of them come in the order of the files. */
   add({ answer, rater = "", time = 0, thumb, thread }: Rating, newestFirst: boolean): void {
     const index = this.#count++;
-    if (thread !== undefined) this.#threads.push({ index, ...thread });
+    if (thread !== undefined) this.#threads.add(index, thread);
     if (answer === undefined) return;
     const up = typeof thumb === "boolean" ? thumb : undefined;
     this.#votes.add(answer, rater, { index, time, up }, newestFirst);
@@ -94,15 +120,8 @@ export class Ledger {
     const add = (index: number, reason: Reason) => found.set(index, [...(found.get(index) ?? []), reason]);
     for (const votes of this.#votes.several()) compare(votes, add);
     this.#votes = new Votes();
-    const first = new Map<string, Place>();
-    for (const place of this.#threads) {
-      const earlier = first.get(place.id);
-      if (earlier === undefined || place.time < earlier.time) first.set(place.id, place);
-    }
-    for (const { index, id, message, time } of this.#threads) {
-      const begin = first.get(id);
-      if (begin !== undefined && begin.message !== message && begin.time < time) add(index, "context-missing");
-    }
+    for (const index of this.#threads.following()) add(index, "context-missing");
+    this.#threads = new Threads();
     return found;
   }
 }
