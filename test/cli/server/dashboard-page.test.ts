@@ -312,6 +312,8 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   });
 
   test("a training that goes on is watched as its points arrive, beside another run", async () => {
+    await showOnly("told ended");
+    await showOnly("trained"); // chosen by now, so that it stays where another comes
     const going = kto(...words(join(runs, "going"), "--max_steps", "80"));
     await box("going").waitFor();
     await box("going").check();
