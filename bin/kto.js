@@ -5,7 +5,7 @@
  * a help text is there before Node has loaded one.
  */
 "use strict";
-const { existsSync } = require("node:fs");
+const { existsSync, readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
 const root = join(__dirname, "..");
@@ -36,10 +36,25 @@ function askedHelp() {
 }
 
 async function runCommand() {
+  checkAddresses();
   // Node 22.8 and newer keep compiled code between processes; a folder that cannot be written is no error.
   require("node:module").enableCompileCache?.();
   const { runProcess } = await load(main);
   await runProcess();
+}
+
+/** Bytes of addresses below which V8 or the graphics driver ends the process without a word. */
+const LEAST_ADDRESSES = 2.6e9;
+
+/** Linux tells the limit of ulimit -v; reserved addresses count, of which little is ever memory. */
+function checkAddresses() {
+  if (process.platform !== "linux" || !existsSync("/proc/self/limits")) return;
+  const [, limit] = /^Max address space +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
+  if (limit === undefined || Number(limit) >= LEAST_ADDRESSES || process.argv[2] === "--version") return;
+  fail(
+    `error: ulimit -v gives this process ${(Number(limit) / 1e9).toFixed(1)} GB of addresses, and it reserves ${LEAST_ADDRESSES / 1e9} GB: allow more of them, such as ulimit -v unlimited.`,
+    10,
+  );
 }
 
 /** In a checkout: otherwise yesterday's code would run without a word. */

@@ -20,7 +20,7 @@ if (!values.build) {
     console.log(`Open ${address} in a browser with WebGPU. Ctrl-C ends it.`);
   } catch (error) {
     console.error(
-      `Port ${values.port} cannot be had (${error.code ?? error.message}); choose another one with -- --port.`,
+      `Port ${values.port} is not free (${error.code ?? error.message}); choose another one with -- --port.`,
     );
     process.exitCode = 1;
   }

@@ -1,4 +1,4 @@
-/** `npm run docs:reference` writes the tables of the documentation anew that are made of the code (reference/tables.ts). */
+/** `npm run docs:reference` writes again the tables of the documentation that are made from the code (reference/tables.ts). */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { withTables } from "./reference/tables.ts";

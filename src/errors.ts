@@ -97,7 +97,7 @@ export class RankError extends KtoError {
 /** What each exit code of `kto` means; docs/reference/exit-codes.md is made of it. */
 export const EXIT_CODES: Readonly<Record<number, string>> = {
   0: "done",
-  1: "a bug of ours: please report it",
+  1: "an internal error of kto-webgpu: please report it",
   2: "an option is unknown, malformed or out of range",
   3: "what the feedback file holds cannot be used; the sentence names the line",
   4: "what the model folder holds cannot be used; the sentence names the tensor or key",

@@ -12,10 +12,13 @@ export {
   DatasetError,
   DeviceLostError,
   FileError,
+  InterruptedError,
   JudgeError,
   KtoError,
   ModelFormatError,
   NumericError,
+  RankError,
+  ResourceError,
 } from "./errors.ts";
 
 // Model: from a folder or the hub onto the device, with or without an adapter, and back into files.

@@ -98,6 +98,26 @@ test("imports stay inside the sources and name files that exist", () => {
   expect(lost.map(tell)).toEqual([]);
 });
 
+/** What is imported only when it is needed, and why. */
+const WHEN_NEEDED: Readonly<Record<string, string>> = {
+  "src/cli/main.ts": "a command loads its own modules alone, and help those of no command",
+  "src/cli/session/judge.ts": "the user's own module, known by its path",
+  "src/engine/platform/node-adapters.ts": "Dawn's native code, which commands without a GPU do not load",
+  "src/engine/platform/node-hub.ts": "an optional dependency",
+  "src/engine/platform/node-mpi-library.ts": "an optional dependency",
+  "src/engine/platform/node-sqlite.ts": "a module that not every Node has, and an optional dependency",
+  "src/engine/platform/node-thread.ts": "a worker's own text, and tsx where sources run",
+};
+
+test("modules are imported at the top of a file, but for those that are named here with the reason", () => {
+  const sources = files.filter((file) => file.startsWith("src/"));
+  const found = sources.filter((file) => {
+    const code = readFileSync(file, "utf8").replace(/^\s*(\/?\*|\/\/).*$/gm, "");
+    return /(?<![.\w"'`])import\(/.test(code);
+  });
+  expect(found.sort()).toEqual(Object.keys(WHEN_NEEDED).sort());
+});
+
 test("node: is imported by the Node platform and at the top only", () => {
   const strays = imports.filter(
     ({ from, to }) =>

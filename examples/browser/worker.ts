@@ -32,7 +32,7 @@ const MODEL_FILES = [
 const WEIGHTS = "model.safetensors";
 /** The least milliseconds between two messages on what goes on. */
 const APART_MS = 100;
-/** How often in a training the watched stories are told anew. */
+/** How often in a training the watched stories are told again. */
 const TELLINGS = 6;
 
 const say = (reply: Reply) => scope.postMessage(reply);

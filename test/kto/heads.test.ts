@@ -94,14 +94,21 @@ const cases: Case[] = HEAD_FIXTURES.map((name) => {
 });
 cases.push(await randomCase(80), await randomCase(96));
 
+/** What runs by default: every size of heads once, every kind of device with one at least. */
+const DEFAULT_HEADS: Readonly<Record<DeviceVariant["kind"], readonly string[]>> = {
+  native: ["head64", "head128", "head256", "long64", "heads of 80"],
+  core: ["heads of 96"],
+  workgroups: ["head64"],
+};
+
 /**
  * The cases of a kind of device. Attention takes half a minute to compile for one size of heads without subgroups, and
- * a minute for heads of 80, 96 and 256 with them; the text for workgroups differs little from that without optional
- * features. Without subgroups, whole models always run on the other WebGPU (`scripts/second-webgpu.mjs`).
+ * a minute for heads of 80, 96 and 256 with them; KTO_TEST_SHAPES=all runs every size on every kind. Without subgroups,
+ * whole models always run on the other WebGPU too (`scripts/second-webgpu.mjs`).
  */
 function casesOf({ kind }: DeviceVariant): Case[] {
-  if (ALL_SHAPES) return kind === "workgroups" ? cases.slice(0, 1) : cases;
-  return kind === "native" ? cases.filter(({ name }) => ["head64", "head128", "long64"].includes(name)) : [];
+  if (ALL_SHAPES) return cases;
+  return cases.filter(({ name }) => DEFAULT_HEADS[kind]?.includes(name));
 }
 
 const variants = (await deviceVariants()).filter((one) => casesOf(one).length > 0);

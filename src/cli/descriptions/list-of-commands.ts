@@ -24,7 +24,7 @@ Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
 6 device lost; 7 files; 8 numbers came out wrong; 9 no judge; 10 too little
 memory, or too few open files, for this process, or a package is missing;
 11 another rank of mpirun died, hangs or differs;
-129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 a bug of ours.`,
+129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 an internal error.`,
 };
 
 /** What the words after `kto` ask help about: a command, or "kto" itself; undefined where they ask for no help. */

@@ -30,13 +30,9 @@ export const filesAtOnce: FileSource = {
     // Without O_NONBLOCK, opening a pipe waits for somebody who writes. Windows has no such flag.
     const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
     const handle = attempt("open", path, () => openSync(path, flags));
-    const found = fstatSync(handle);
-    if (!found.isFile()) {
-      closeSync(handle);
-      throw new FileError(`Cannot open ${path}: it is no regular file.`);
-    }
+    const size = sizeOf(handle, path);
     return {
-      ...{ path, size: found.size },
+      ...{ path, size },
       read: async (offset, length) => {
         const bytes = new Uint8Array(length);
         for (let filled = 0; filled < length; ) {
@@ -57,5 +53,17 @@ function attempt<T>(action: string, path: string, body: () => T): T {
     return body();
   } catch (error) {
     throw fileError(action, path, error);
+  }
+}
+
+/** The size of an open file, which is closed again where it is no regular one. */
+function sizeOf(handle: number, path: string): number {
+  try {
+    const found = attempt("look at", path, () => fstatSync(handle));
+    if (found.isFile()) return found.size;
+    throw new FileError(`Cannot open ${path}: it is no regular file.`);
+  } catch (error) {
+    closeSync(handle);
+    throw error;
   }
 }

@@ -1,6 +1,6 @@
 /**
  * rows.jsonl: the texts of the rows that stand out among the logged examples (kto/run/row-line.ts). They are decoded
- * from the token ids that the model saw, and cut; where they cannot be had or written, the run goes on without.
+ * from the token ids that the model saw, and cut; where they cannot be decoded or written, the run goes on without.
  */
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";

@@ -43,10 +43,10 @@ export function stateOf(word: Word, run: RunSummary): string {
   return `${run.generation} ${STATES[word](run)}`;
 }
 
-/** Points of a metric that the page holds; with more it asks for all of them anew, thinned. */
+/** Most points of a metric that the page keeps; beyond, it asks again for all of them, thinned. */
 const MOST_HELD = 4000;
 
-/** Where a run's metrics are had, without what the page knows of them already. */
+/** The address of a run's metrics, without the part that the page knows already. */
 export function metricsPath(id: string, known: MetricsAnswer | undefined): string {
   const path = `/api/runs/${id}/metrics`;
   const isLong = Object.values(known?.series ?? {}).some(({ values }) => values.length > MOST_HELD);

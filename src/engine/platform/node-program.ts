@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 export interface Ended {
   readonly code: number | null;
   readonly stdout: string;
-  /** Its end is enough, and it may be long. */
+  /** Standard error; of a long one only the end need be kept. */
   readonly stderr: string;
   /** Why it counts as failed; undefined where it exited with 0. */
   readonly failure: string | undefined;

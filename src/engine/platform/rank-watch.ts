@@ -41,7 +41,7 @@ export const PULSE = {
 
 /** How many ranks each rank watches, and is watched by. */
 const NEIGHBOURS = 2;
-/** A pause of the watcher itself, such as a stopped job, after which it waits anew. */
+/** A pause of the watcher itself, such as a stopped job, after which it waits again. */
 const OWN_PAUSE_MS = 2000;
 
 /**

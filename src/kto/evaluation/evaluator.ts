@@ -33,9 +33,9 @@ export interface EvaluatorOptions {
   readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
-  /** That of the training that is evaluated (`UpdateOptions`); default f32. */
+  /** Precision of the passes, as the training has it (`UpdateOptions`). Default f32. */
   readonly precision?: Precision;
-  /** Those that evaluate the rows together, each some of the rings; all get the same metrics. Default it is alone. */
+  /** Ranks that evaluate the rows together, each some of the rings; all get the same metrics. Default: one process. */
   readonly ranks?: Communicator | undefined;
 }
 

@@ -34,7 +34,7 @@ export interface WholeMicrobatch {
   readonly size: number;
   readonly first: number;
   readonly completionTokens: number;
-  /** Of the examples. */
+  /** Tokens of the examples, prompt and completion, without mismatched pairs. */
   readonly tokens: number;
   /** Of the longest example, prompt and completion. */
   readonly longestTokens: number;

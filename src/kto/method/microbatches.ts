@@ -16,7 +16,7 @@ export abstract class Microbatches {
   readonly batchOptions: BatchOptions;
   /** "step": a step is one ring of rows, and its microbatches are parts of it, of any size. */
   readonly scope: ReferencePointScope;
-  /** Whose parts of the microbatches are packed. */
+  /** The rank whose rows of each microbatch are packed. */
   readonly rank: Rank;
   abstract readonly totalSteps: number;
 

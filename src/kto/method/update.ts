@@ -71,9 +71,9 @@ export interface UpdateOptions {
   readonly dropoutSeed?: number | undefined;
   /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
-  /** Those that share the update, of which this computes its part of each microbatch; default it is alone. */
+  /** The ranks that share each update; this one computes its part of every microbatch. Default: one process. */
   readonly ranks?: Communicator | undefined;
-  /** Those that update by themselves at the same time, whose metric sums are put together; without `ranks`. */
+  /** Ranks that each update by themselves (`sync_every`); their metric sums are put together. Without `ranks`. */
   readonly localRanks?: Communicator | undefined;
   /** Whether each rank keeps the moments of its share of the parameters alone, and updates that; default false. */
   readonly shardOptimizer?: boolean | undefined;

@@ -82,7 +82,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   return advice;
 }
 
-/** The same for supervised fine-tuning, which takes higher rates. */
+/** Warnings of unusual values for supervised fine-tuning, which takes higher learning rates than KTO. */
 export function sftAdvice(config: RunOptions, facts: SizeFacts): string[] {
   return [...rateAdvice(config, facts, [1e-6, 1e-4]), ...scheduleAdvice(config, facts)];
 }

@@ -224,7 +224,7 @@ export function checkRunOptions<Options extends RunOptions>(
   return { ...options, lr_scheduler_kwargs: scheduleParameters(options, where) };
 }
 
-/** The same of a command's options, before anything is loaded. */
+/** Checks a command's options against each other, before any file is read. */
 export function checkRunConfig<Config extends RunConfig>(config: Config, where?: (name: string) => string): Config {
   checkQuantizedTraining(config, where);
   checkEvaluationRows(config);

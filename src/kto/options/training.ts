@@ -16,7 +16,7 @@ const count = z.number().int();
 /** Names of transformers' for AdamW with moments in f32, fused or not, paged or not: one optimizer here. */
 const ADAMW = ["adamw_torch", "adamw", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused"] as const;
 const PAGED_ADAMW = ["paged_adamw", "paged_adamw_32bit"] as const;
-/** Those of moments in eight bits. */
+/** Names of optimizers that keep AdamW's moments in eight bits. */
 const ADAMW_8BIT = ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"] as const;
 
 /** All names of optimizers. */

@@ -101,7 +101,7 @@ const LATENCIES = [
   { below: Number.POSITIVE_INFINITY, seconds: 5e-6 },
 ] as const;
 
-/** How much of a link's speed is had for content. */
+/** Share of a link's speed that is left for what is sent, without headers. */
 const CONTENT_SHARE = 0.9;
 
 /** A link such as "10Gb" (bits a second), "1.25GB" (bytes), "100Mb". @returns undefined for other texts */

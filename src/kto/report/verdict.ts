@@ -15,7 +15,7 @@ export interface Finding {
   readonly name: string;
   readonly first: number | undefined;
   readonly last: number;
-  /** Of the last value. */
+  /** Confidence interval of the last value. */
   readonly interval?: Pick<Mean, "low" | "high"> | undefined;
   /** Over what the last value was taken. */
   readonly note: string;

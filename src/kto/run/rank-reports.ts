@@ -8,7 +8,7 @@ import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { MeasuredRanks } from "../../engine/ranks/measured.ts";
 import { gatherJson, gatherNumbers } from "../../engine/ranks/sums.ts";
 
-/** Of one update. */
+/** What one rank reports of one update. */
 export interface RankReport {
   /** Tokens of the examples trained on: of all ranks, or, where ranks have rows of their own, of this one. */
   readonly tokens: number;

@@ -63,3 +63,13 @@ test.runIf(process.platform === "linux")(
     expect([status, stdout, stderr]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/), ""]);
   },
 );
+
+test.runIf(process.platform === "linux")(
+  "with less, a command says so before V8 or the driver could end it without a word",
+  () => {
+    const command = `ulimit -v 1000000; exec "${process.execPath}" bin/kto.js data --dataset_name nothing.jsonl`;
+    const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+    const sentence = /^error: ulimit -v gives this process 1\.0 GB of addresses, and it reserves 2\.6 GB: allow more/;
+    expect([status, stdout, stderr]).toEqual([10, "", expect.stringMatching(sentence)]);
+  },
+);

@@ -254,7 +254,8 @@ describe("damaged files", () => {
       `{"prompt":${"[".repeat(1e5)}${"]".repeat(1e5)},"label":1}`,
       /"prompt" is|"prompt" at|field/,
     ],
-    ["a file that is no text", "x.csv", Uint8Array.of(0xff, 0xfe, 0x61, 0), /:1 is not UTF-8/],
+    ["a file that is no text", "x.csv", Uint8Array.of(0xff, 0xfe, 0x61, 0), /x\.csv is UTF-16 text; save/],
+    ["bytes that are no text", "x.csv", Uint8Array.of(0x61, 0xc3, 0x28, 0x0a), /:1 is not UTF-8/],
   ])("%s", async (_, name, content, expected) => {
     expect(await sentence(fileIn(folder, name, content))).toMatch(expected);
   });
