@@ -18,7 +18,8 @@ const FORMS: Readonly<Record<string, readonly string[]>> = {
   "optimizer sharded": ["--shard_optimizer"],
   "local updates": ["--sync_every", "3"],
 };
-const STEPS = 14;
+/** More than are done while a rank looks whether another one has died. */
+const STEPS = 60;
 const kto = join(import.meta.dirname, "..", "bin", "kto.js");
 
 /** How a run ended that one signal asked to end. */

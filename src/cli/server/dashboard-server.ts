@@ -75,7 +75,7 @@ export class DashboardServer {
 
   /**
    * @param onRead how many runs have been read, and of how many
-   * @throws FileError where a folder cannot be read, or the port cannot be had
+   * @throws FileError where a folder cannot be read, or the port cannot be taken
    */
   static async start(
     options: DashboardOptions,
@@ -261,7 +261,7 @@ export class DashboardServer {
   }
 }
 
-/** Why a port cannot be had, and what to do. */
+/** Why a port cannot be taken, and what to do. */
 function portFault(port: number, error: unknown): string {
   const instead = "choose another one, or 0 for any that is free";
   if (errorCode(error) === "EADDRINUSE") return `Port ${port} is taken, perhaps by another dashboard: ${instead}.`;
