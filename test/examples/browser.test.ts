@@ -192,20 +192,22 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
     await page.locator(".uplot").first().waitFor();
-    const { wide, clipped, cut } = await page.evaluate(() => ({
-      wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      clipped: [...document.querySelectorAll("figure, section, li, header, button, label")]
-        .filter((element) => element.scrollWidth > element.clientWidth + 1)
-        .map((element) => element.outerHTML.slice(0, 100)),
-      // Texts of pictures that reach over their edge.
-      cut: [...document.querySelectorAll("svg text")]
-        .filter((text) => {
-          const [own, whole] = [text.getBoundingClientRect(), text.closest("svg")?.getBoundingClientRect()];
-          return whole === undefined || own.left < whole.left - 0.5 || own.right > whole.right + 0.5;
-        })
-        .map((text) => text.textContent),
-    }));
-    expect({ wide, clipped, cut }).toEqual({ wide: 0, clipped: [], cut: [] });
+    const fit = () =>
+      page.evaluate(() => ({
+        wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        clipped: [...document.querySelectorAll("figure, section, li, header, button, label")]
+          .filter((element) => element.scrollWidth > element.clientWidth + 1)
+          .map((element) => element.outerHTML.slice(0, 100)),
+        // Texts of pictures that reach over their edge.
+        cut: [...document.querySelectorAll("svg text")]
+          .filter((text) => {
+            const [own, whole] = [text.getBoundingClientRect(), text.closest("svg")?.getBoundingClientRect()];
+            return whole === undefined || own.left < whole.left - 0.5 || own.right > whole.right + 0.5;
+          })
+          .map((text) => text.textContent),
+      }));
+    // Plots are drawn again for the new width a moment later.
+    await expect.poll(fit, { timeout: 30_000 }).toEqual({ wide: 0, clipped: [], cut: [] });
     await page.evaluate(axe);
     const serious = await page.evaluate(async () => {
       const { violations } = await (
