@@ -49,6 +49,7 @@ export default {
     sidebar: { "/api/": [{ text: "API", link: "/api/", items: api() }], "/": sidebar },
     outline: [2, 3],
     search: { provider: "local" },
+    notFound: { linkText: "Take me home", linkLabel: "Take me home" },
     ...(process.env.GITHUB_REPOSITORY && {
       socialLinks: [{ icon: "github", link: `https://github.com/${process.env.GITHUB_REPOSITORY}` }],
     }),
