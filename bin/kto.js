@@ -11,6 +11,8 @@ const { join } = require("node:path");
 const root = join(__dirname, "..");
 const main = join(root, "dist", "cli.js");
 const source = join(root, "src", "cli", "main.ts");
+/** Bytes of addresses below which V8 or the graphics driver ends the process without a word. */
+const LEAST_ADDRESSES = 2.6e9;
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
@@ -19,6 +21,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
 start();
 
 async function start() {
+  checkAddresses();
   if (existsSync(source)) await buildChanges();
   else if (!existsSync(main)) fail(`${main} does not exist; install kto-webgpu again.`);
   const help = askedHelp();
@@ -36,21 +39,19 @@ function askedHelp() {
 }
 
 async function runCommand() {
-  checkAddresses();
   // Node 22.8 and newer keep compiled code between processes; a folder that cannot be written is no error.
   require("node:module").enableCompileCache?.();
   const { runProcess } = await load(main);
   await runProcess();
 }
 
-/** Bytes of addresses below which V8 or the graphics driver ends the process without a word. */
-const LEAST_ADDRESSES = 2.6e9;
-
 /** Linux tells the limit of ulimit -v; reserved addresses count, of which little is ever memory. */
 function checkAddresses() {
   if (process.platform !== "linux" || !existsSync("/proc/self/limits")) return;
   const [, limit] = /^Max address space +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
-  if (limit === undefined || Number(limit) >= LEAST_ADDRESSES || process.argv[2] === "--version") return;
+  if (limit === undefined || Number(limit) >= LEAST_ADDRESSES) return;
+  // What shows a text needs less.
+  if (process.argv.slice(2).some((word) => ["help", "--help", "-h", "--version"].includes(word))) return;
   fail(
     `error: ulimit -v gives this process ${(Number(limit) / 1e9).toFixed(1)} GB of addresses, and it reserves ${LEAST_ADDRESSES / 1e9} GB: allow more of them, such as ulimit -v unlimited.`,
     10,

@@ -54,6 +54,7 @@ function ofKto(log: readonly LoggedLine[]): Verdict {
   const wins = side(winRate, 0.5);
   const parts = [
     trainedSentence(margin, trained, unseen),
+    ...(trained === "yes" ? [] : isRuined(log) ? [RUINED] : trained === "open" && margin?.interval ? [LONGER] : []),
     ...(validation === undefined ? [] : [unseenSentence(unseen, validation)]),
     ...(winRate === undefined ? [] : [winSentence(wins)]),
     ...(validation === undefined && winRate === undefined
@@ -74,8 +75,17 @@ function trainedSentence(margin: Finding | undefined, trained: Outcome, unseen: 
     return `It learnt${unseen === "yes" ? "" : " its training rows"}: thumbs up are rewarded above thumbs down, beyond the interval.`;
   }
   if (trained === "no") return "It learnt the contrary: thumbs down are rewarded above thumbs up; look at the labels.";
-  return "It is not shown that it learnt to tell thumbs up from thumbs down: the interval of the margin holds 0; take more updates, or a higher learning_rate.";
+  return "It is not shown that it learnt to tell thumbs up from thumbs down: the interval of the margin holds 0.";
 }
+
+/** Whether most rows of the last window hardly move the model any more, as after steps that were far too large. */
+function isRuined(log: readonly LoggedLine[]): boolean {
+  return (valuesOf(log, "saturated").at(-1) ?? 0) >= 0.5;
+}
+
+const LONGER = "Take more updates, or a higher learning_rate.";
+const RUINED =
+  "Most rows are saturated, as after steps that are too large: start again from the model before, with a third of the learning_rate or less.";
 
 function unseenSentence(unseen: Outcome, { interval }: Finding): string {
   if (interval === undefined) return "There are too few validation rows for an interval of their margin.";

@@ -18,6 +18,18 @@ describe("KTO", () => {
   test.each([
     ["margin alone", learnt, "yes", /^It learnt its training rows: .* was not measured: give validation_split/],
     ["a margin around 0", margins(0.1, -0.1, 0.05, -0.05), "open", /^It is not shown that it learnt to tell thumbs up/],
+    [
+      "the same for too few updates",
+      margins(0.1, -0.1, 0.05, -0.05),
+      "open",
+      /holds 0\. Take more updates, or a higher/,
+    ],
+    [
+      "the same for too large steps",
+      margins(0.1, -9, 9, -0.05).map((line) => ({ ...line, saturated: 0.98 })),
+      "open",
+      /holds 0\. Most rows are saturated, as after steps that are too large: start again .* a third of the learning_rate/,
+    ],
     ["a margin below 0", margins(-0.5, -0.52, -0.49, -0.5), "no", /^It learnt the contrary/],
     ["one window", margins(0.5), "open", /^Too few windows were logged/],
     ["validation too", [...learnt, validation(0.1, 0.3)], "yes", /^It learnt: .* Rows that .* show it too\.$/],
