@@ -4,15 +4,15 @@
  * computes the others; which pieces there are, and so every bit of the sums, does not depend on when.
  */
 import type { Arena } from "../gpu/arena.ts";
-import type { Device } from "../gpu/device.ts";
 import { partWindows } from "../gpu/parts.ts";
-import { elementCount, type Tensor } from "../gpu/tensor.ts";
+import type { Reading, Staging } from "../gpu/staging.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
 import { type Piece, partsOfRank } from "./pieces.ts";
-import { gatherSlices, Scratch, sumSlice } from "./sums.ts";
+import { gatherSlices, Scratch, sliceSize, sumSlice } from "./sums.ts";
 
 /** Bytes that may wait on the host while the device computes on. */
-const MOST_WAITING = 2 ** 28;
+const MOST_WAITING = 2 ** 27;
 
 /** What becomes of one piece, for whoever measures; milliseconds of `performance.now()`. */
 export interface PieceTimes {
@@ -28,6 +28,7 @@ export class ArenaSum {
   readonly #arena: Arena;
   readonly #pieces: readonly (readonly Piece[])[];
   readonly #scatters: boolean;
+  readonly #staging: Staging;
   readonly #scratch = new Scratch();
   #begun = 0;
   #waiting = 0;
@@ -37,17 +38,20 @@ export class ArenaSum {
 
   /**
    * @param pieces by the stage after which they are final, see `piecesOfStages`
+   * @param staging of the arena's device; whoever made it frees it
    * @param options.scatters whether a rank needs the sums of its own slices alone; the others keep its own numbers
    */
   constructor(
     ranks: Communicator,
     arena: Arena,
     pieces: readonly (readonly Piece[])[],
+    staging: Staging,
     { scatters = false }: { readonly scatters?: boolean } = {},
   ) {
     this.#ranks = ranks;
     this.#arena = arena;
     this.#pieces = pieces;
+    this.#staging = staging;
     this.#scatters = scatters;
   }
 
@@ -64,27 +68,25 @@ export class ArenaSum {
   }
 
   #begin(piece: Piece): void {
-    const { device } = this.#arena;
     const windows = partWindows(this.#arena, piece.parts);
     const bytes = 4 * piece.elements;
     const begun = performance.now();
-    const read = async () => {
-      const numbers = new Float32Array(await device.downloadAll(windows));
-      return { numbers, at: performance.now() };
-    };
+    const staging = this.#staging;
     // Read behind the work submitted so far, or, where much waits already, when its turn has come.
-    const early = this.#waiting + bytes <= MOST_WAITING ? read() : undefined;
-    early?.catch(() => undefined); // it is awaited below, perhaps after an earlier piece has failed
+    const early: Reading | undefined = this.#waiting + bytes <= MOST_WAITING ? staging.read(windows) : undefined;
     this.#waiting += bytes;
     this.#work = this.#work.then(async () => {
-      const { numbers, at } = await (early ?? read());
       const scratch = this.#scratch;
-      const sums = scratch.rounded(await sumSlice(this.#ranks, numbers, piece.cuts, scratch));
+      const numbers = scratch.f32("numbers", piece.elements);
+      await (early ?? staging.read(windows)).take(numbers);
+      const at = performance.now();
+      const room = scratch.f32("sums", sliceSize(piece.cuts, this.#ranks.rank));
+      const sums = await sumSlice(this.#ranks, numbers, piece.cuts, room, scratch);
       if (this.#scatters) {
-        uploadAll(device, windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
+        staging.write(windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
       } else {
         await gatherSlices(this.#ranks, sums, piece.cuts, numbers, scratch);
-        uploadAll(device, windows, numbers);
+        staging.write(windows, numbers);
       }
       this.#waiting -= bytes;
       this.onPiece?.({ bytes, begun, read: at, summed: performance.now() });
@@ -103,37 +105,32 @@ export class ArenaSum {
   }
 }
 
-/** Gives every rank the numbers that each rank has of its own slices of an arena. @param scratch see `Scratch` */
+/**
+ * Gives every rank the numbers that each rank has of its own slices of an arena.
+ *
+ * @param staging of the arena's device
+ * @param scratch see `Scratch`
+ */
 export async function gatherArena(
   ranks: Communicator,
   arena: Arena,
   pieces: readonly Piece[],
+  staging: Staging,
   scratch = new Scratch(),
 ): Promise<void> {
-  const { device } = arena;
-  const read = (piece: Piece | undefined) => piece && device.downloadAll(windowsOfRank(arena, piece, ranks.rank));
+  const read = (piece: Piece | undefined) => piece && staging.read(windowsOfRank(arena, piece, ranks.rank));
   let next = read(pieces[0]);
   for (const [index, piece] of pieces.entries()) {
-    const own = new Float32Array((await next) ?? new ArrayBuffer(0));
+    const own = scratch.f32("own", next?.length ?? 0);
+    await next?.take(own);
     next = read(pieces[index + 1]);
-    next?.catch(() => undefined); // it is awaited in the next round, if there is one
     const all = scratch.f32("all", piece.elements);
     await gatherSlices(ranks, own, piece.cuts, all, scratch);
-    uploadAll(device, partWindows(arena, piece.parts), all);
+    staging.write(partWindows(arena, piece.parts), all);
   }
 }
 
 /** The windows of a rank's slice of a piece. */
 export function windowsOfRank(arena: Arena, piece: Piece, rank: number): Tensor[] {
   return partWindows(arena, partsOfRank(piece, rank));
-}
-
-/** Uploads numbers that lie one behind the other into windows. */
-export function uploadAll(device: Device, windows: readonly Tensor[], numbers: Float32Array<ArrayBuffer>): void {
-  let from = 0;
-  for (const window of windows) {
-    const size = elementCount(window.shape);
-    device.upload(window, numbers.subarray(from, from + size));
-    from += size;
-  }
 }

@@ -6,10 +6,11 @@
  */
 import type { Arena } from "../gpu/arena.ts";
 import { partWindows } from "../gpu/parts.ts";
-import { uploadAll, windowsOfRank } from "./arena-sum.ts";
+import { Staging } from "../gpu/staging.ts";
+import { windowsOfRank } from "./arena-sum.ts";
 import type { Communicator } from "./communicator.ts";
 import type { Piece } from "./pieces.ts";
-import { gatherSlices, Scratch, sumOverRanks, sumSlice } from "./sums.ts";
+import { gatherSlices, Scratch, sliceSize, sumOverRanks, sumSlice } from "./sums.ts";
 
 export interface OuterOptions {
   readonly learningRate: number;
@@ -29,6 +30,7 @@ export class OuterStep {
   readonly #arena: Arena;
   readonly #pieces: readonly Piece[];
   readonly #options: OuterOptions;
+  readonly #staging: Staging;
   readonly #scratch = new Scratch();
   /** By piece. */
   readonly slices: readonly OuterSlice[];
@@ -39,6 +41,7 @@ export class OuterStep {
     this.#arena = arena;
     this.#pieces = pieces;
     this.#options = options;
+    this.#staging = new Staging(arena.device);
     this.slices = pieces.map(({ cuts }) => {
       const size = sliceSize(cuts, ranks.rank);
       return { weights: new Float32Array(size), momentum: new Float32Array(size) };
@@ -50,7 +53,7 @@ export class OuterStep {
     for (const [index, piece] of this.#pieces.entries()) {
       const windows = windowsOfRank(this.#arena, piece, this.#ranks.rank);
       const slice = this.slices[index];
-      slice?.weights.set(new Float32Array(await this.#arena.device.downloadAll(windows)));
+      if (slice) await this.#staging.readInto(windows, slice.weights);
       slice?.momentum.fill(0);
     }
   }
@@ -61,21 +64,25 @@ export class OuterStep {
    * @returns the L2 norm of the mean change, the same on every rank
    */
   async step(): Promise<number> {
-    const { device } = this.#arena;
     const scratch = this.#scratch;
     let squares = 0;
     for (const [index, piece] of this.#pieces.entries()) {
       const windows = partWindows(this.#arena, piece.parts);
-      const numbers = new Float32Array(await device.downloadAll(windows));
-      const sums = await sumSlice(this.#ranks, numbers, piece.cuts, scratch);
+      const numbers = await this.#staging.readInto(windows, scratch.f32("numbers", piece.elements));
       const slice = this.slices[index];
       if (slice === undefined) throw new Error(`there is no slice of piece ${index}`);
-      squares += this.#move(slice, sums);
+      const room = scratch.f64("sums", slice.weights.length);
+      squares += this.#move(slice, await sumSlice(this.#ranks, numbers, piece.cuts, room, scratch));
       await gatherSlices(this.#ranks, slice.weights, piece.cuts, numbers, scratch);
-      uploadAll(device, windows, numbers);
+      this.#staging.write(windows, numbers);
     }
     const [total = Number.NaN] = await sumOverRanks(this.#ranks, Float64Array.of(squares));
     return Math.sqrt(total);
+  }
+
+  /** Gives memory back that numbers passed through. */
+  free(): void {
+    this.#staging.free();
   }
 
   /** Moves a slice. @param sums of the weights of all ranks @returns the sum of squares of the mean change */
@@ -93,9 +100,4 @@ export class OuterStep {
     }
     return squares;
   }
-}
-
-/** Elements of a rank's slice of a piece with these cuts. */
-export function sliceSize(cuts: readonly number[], rank: number): number {
-  return (cuts[rank + 1] ?? 0) - (cuts[rank] ?? 0);
 }

@@ -48,7 +48,8 @@ async function sumPiece(ranks: Communicator, numbers: Float32Array<ArrayBuffer>)
   const slice = Math.ceil(numbers.length / ranks.size);
   const cuts = Array.from({ length: ranks.size + 1 }, (_, rank) => Math.min(rank * slice, numbers.length));
   const scratch = new Scratch();
-  await gatherSlices(ranks, scratch.rounded(await sumSlice(ranks, numbers, cuts, scratch)), cuts, numbers, scratch);
+  const sums = scratch.f32("sums", sliceSize(cuts, ranks.rank));
+  await gatherSlices(ranks, await sumSlice(ranks, numbers, cuts, sums, scratch), cuts, numbers, scratch);
 }
 
 /**
@@ -74,13 +75,11 @@ export class Scratch {
   f64(name: string, length: number): Float64Array<ArrayBuffer> {
     return new Float64Array(this.#buffer(name, 8 * length), 0, length);
   }
+}
 
-  /** Numbers as f32. */
-  rounded(numbers: Float64Array): Float32Array<ArrayBuffer> {
-    const values = this.f32("rounded", numbers.length);
-    for (let i = 0; i < values.length; i++) values[i] = numbers[i] ?? Number.NaN;
-    return values;
-  }
+/** Elements of a rank's slice of what these cuts divide. */
+export function sliceSize(cuts: readonly number[], rank: number): number {
+  return (cuts[rank + 1] ?? 0) - (cuts[rank] ?? 0);
 }
 
 const longest = (cuts: readonly number[]) =>
@@ -92,23 +91,33 @@ const longest = (cuts: readonly number[]) =>
  *
  * @param numbers as many on every rank
  * @param cuts rank r has the slice [cuts[r], cuts[r + 1]); size + 1 of them, the same on every rank
- * @param scratch has the result, until it is used again
+ * @param into takes the sums, as many as this rank's slice has; f32 rounds each of them once
+ * @returns `into`
  */
-export async function sumSlice(
+export async function sumSlice<T extends Numbers>(
   ranks: Communicator,
   numbers: Float32Array<ArrayBuffer>,
   cuts: readonly number[],
+  into: T,
   scratch: Scratch,
-): Promise<Float64Array<ArrayBuffer>> {
-  const { size, rank: own } = ranks;
+): Promise<T> {
+  const { size } = ranks;
   const length = longest(cuts);
   const given = scratch.f32("given", size * length);
   for (let rank = 0; rank < size; rank++) given.set(numbers.subarray(cuts[rank], cuts[rank + 1]), rank * length);
   const received = scratch.f32("received", size * length);
   await ranks.allToAll(bytesOf(given), bytesOf(received));
-  const sums = scratch.f64("sums", (cuts[own + 1] ?? 0) - (cuts[own] ?? 0)).fill(0);
-  for (let rank = 0; rank < size; rank++) addTo(sums, received.subarray(rank * length, (rank + 1) * length));
-  return sums;
+  return addUp(received, length, size, into);
+}
+
+/** Adds up slices that lie `length` apart, in their order and in float64; `into` takes as many numbers as it holds. */
+function addUp<T extends Numbers>(slices: Float32Array, length: number, count: number, into: T): T {
+  for (let i = 0; i < into.length; i++) {
+    let sum = 0;
+    for (let at = i, slice = 0; slice < count; slice++, at += length) sum += slices[at] ?? Number.NaN;
+    into[i] = sum;
+  }
+  return into;
 }
 
 /** Fills `all` on every rank with the slices of all: the other half. @param cuts see `sumSlice` */

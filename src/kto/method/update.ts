@@ -9,6 +9,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
+import { Staging } from "../../engine/gpu/staging.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import {
@@ -133,6 +134,8 @@ export class Update {
   /** How the trained parameters are divided among the ranks, where each updates its own. */
   readonly #shards: readonly Piece[] | undefined;
   readonly #scratch = new Scratch();
+  /** What ranks exchange passes through it; undefined where there is one rank. */
+  readonly #staging: Staging | undefined;
   /** What rank 0 asks of the others while it saves. */
   readonly requests: OnRequest;
   /** The moments of all ranks; undefined where this one has all of them. */
@@ -192,7 +195,8 @@ export class Update {
     if (this.#optimizer === undefined || ranks.size === 1) return;
     const { gradients } = this.#optimizer;
     if (!shards) divide(gradients.layout);
-    this.gradientSum = new ArenaSum(ranks, gradients, pieces, { scatters: shards });
+    this.#staging = new Staging(this.device);
+    this.gradientSum = new ArenaSum(ranks, gradients, pieces, this.#staging, { scatters: shards });
     if (!shards) return;
     this.#shards = pieces.flat();
     this.sharedMoments = new SharedMoments(ranks, this.#optimizer, this.#shards, this.requests);
@@ -348,15 +352,15 @@ export class Update {
 
   async #updateFrom(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted): Promise<void> {
     await this.gradients(batches, learningRate, update, wanted);
-    const shards = this.#shards;
-    if (shards === undefined) {
+    const [shards, staging] = [this.#shards, this.#staging];
+    if (shards === undefined || staging === undefined) {
       this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
       return;
     }
     this.#submit(await this.#program("squares", (program) => this.optimizer.recordSquares(program)));
     await this.#sumOnDevice(this.optimizer.normPartials);
     this.#submit(await this.#program("update", (program) => this.optimizer.recordStepByNorm(program)));
-    await gatherArena(this.#ranks, this.policy.trained, shards, this.#scratch);
+    await gatherArena(this.#ranks, this.policy.trained, shards, staging, this.#scratch);
   }
 
   /**
@@ -507,6 +511,7 @@ export class Update {
     this.#memory.free();
     this.objective.free();
     this.#optimizer?.free();
+    this.#staging?.free();
     this.#timer.free();
     if (this.#dropout) this.device.free(this.#dropout.state);
     for (const tensor of this.#noise ? [this.#noise.state, this.#noise.amplitude] : []) this.device.free(tensor);

@@ -198,6 +198,7 @@ function allocate<Options extends RunOptions>(
   const run = { inputs, method, plan, update, window, evaluation, digests, sync, local };
   const free = () => {
     update.free();
+    local?.free();
     evaluation?.free();
     reference.free();
   };

@@ -6,8 +6,9 @@
 import type { Arena } from "../../engine/gpu/arena.ts";
 import { byteLength, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { Communicator } from "../../engine/ranks/communicator.ts";
-import { type OuterOptions, OuterStep, sliceSize } from "../../engine/ranks/outer-step.ts";
+import { type OuterOptions, OuterStep } from "../../engine/ranks/outer-step.ts";
 import { piecesOfStages } from "../../engine/ranks/pieces.ts";
+import { sliceSize } from "../../engine/ranks/sums.ts";
 import { NumericError } from "../../errors.ts";
 import type { Update } from "../method/update.ts";
 import { type RankState, RankStates } from "./rank-states.ts";
@@ -87,6 +88,11 @@ export class LocalUpdates {
     throw new NumericError(
       `The weights of a rank are not finite after update ${update}, so their mean cannot be taken: lower learning_rate, or go on from the last checkpoint with other rows.`,
     );
+  }
+
+  /** Gives memory back that numbers passed through. */
+  free(): void {
+    this.#outer.free();
   }
 }
 

@@ -1,6 +1,7 @@
 /** Gradient arenas of several ranks added up on the device, in pieces of any size. */
 import { expect, test } from "vitest";
 import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
+import { Staging } from "../../../src/engine/gpu/staging.ts";
 import { ArenaSum, gatherArena } from "../../../src/engine/ranks/arena-sum.ts";
 import { piecesOfStages } from "../../../src/engine/ranks/pieces.ts";
 import { arenaNumbers, arenaSize, fillArena } from "../../helpers/arenas.ts";
@@ -29,8 +30,9 @@ test.each([
   const sums = localRanks(3).map(async (ranks) => {
     const arena = new Arena(device, layout, "gradients", "gradients");
     const pieces = piecesOfStages(layout, stages, 3, pieceBytes);
-    const sum = new ArenaSum(ranks, arena, pieces);
-    const shares = new ArenaSum(ranks, arena, pieces, { scatters: true });
+    const staging = new Staging(device);
+    const sum = new ArenaSum(ranks, arena, pieces, staging);
+    const shares = new ArenaSum(ranks, arena, pieces, staging, { scatters: true });
     expect(stages.map((_, stage) => sum.begins(stage))).toEqual(begins);
     const found: number[][] = [];
     // Twice: rank 1 begins at each stage, the others at the end.
@@ -43,8 +45,9 @@ test.each([
     // Each rank's slices alone, then those of all.
     fillArena(arena, numbersOf(ranks.rank));
     await shares.end();
-    await gatherArena(ranks, arena, pieces.flat());
+    await gatherArena(ranks, arena, pieces.flat(), staging);
     found.push([...(await arenaNumbers(arena))]);
+    staging.free();
     arena.free();
     return found;
   });
