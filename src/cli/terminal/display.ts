@@ -9,6 +9,8 @@ import { clipped, type Line, painted, type Theme, widthOf } from "./styled.ts";
 /** Least time between two drawings of news, and the time after which lines are drawn again for their clocks. */
 const REDRAW_MS = 100;
 const TICK_MS = 250;
+/** Work that has just begun is not told of. */
+const YOUNG_MS = 250;
 /** Between two plain lines of work that has news. */
 const MOST_SILENT_MS = 5000;
 
@@ -210,5 +212,5 @@ export function everyFewSeconds({ sinceMs, news }: PlainTimes): boolean {
 
 /** Where nothing has been written for too long, by whomever; of work without news ever more seldom. */
 export function breaksSilence({ ageMs, silentMs, longestSilenceMs }: PlainTimes): boolean {
-  return Math.min(ageMs, silentMs) >= longestSilenceMs;
+  return silentMs >= longestSilenceMs && ageMs >= YOUNG_MS;
 }
