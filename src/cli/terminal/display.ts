@@ -63,6 +63,8 @@ export interface DisplayOptions {
   readonly now?: () => number;
   /** Milliseconds; default 1500, so that nobody sees two seconds of nothing. */
   readonly longestSilenceMs?: number;
+  /** Since when nothing has been written, by `now`; default: since now. */
+  readonly silentSince?: number | undefined;
 }
 
 interface Shown {
@@ -93,7 +95,7 @@ export class Display {
   constructor(stream: TextSink, theme: Theme, options: DisplayOptions = {}) {
     const { live = stream.isTTY === true, now = () => performance.now(), longestSilenceMs = 1500 } = options;
     this.now = now;
-    this.#writtenAt = now();
+    this.#writtenAt = options.silentSince ?? now();
     this.#longestSilenceMs = longestSilenceMs;
     this.#live = live;
     this.#stream = stream;
