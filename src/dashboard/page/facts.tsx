@@ -78,7 +78,7 @@ function Values({ title, names, columns, values }: ValuesProps) {
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by the keyboard
     <section class="scroll" tabIndex={0} aria-label={title}>
-      <table class="values">
+      <table class="values" aria-label={title}>
         <thead>
           <tr>
             <th scope="col">option</th>

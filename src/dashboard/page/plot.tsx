@@ -115,6 +115,7 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
       place.current,
     );
     plot.current = made;
+    made.root.querySelector("table")?.setAttribute("aria-label", `${title}: values at the cursor`);
     const resized = new ResizeObserver(() => {
       if (place.current) made.setSize({ width: place.current.clientWidth, height: HEIGHT });
     });
@@ -164,7 +165,11 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
   };
   const help = "arrow keys move the cursor, plus and minus zoom, 0 shows all, 1 to 9 hide and show a line";
   return (
-    <figure data-points={data[0].length} data-range={(zoom ?? [data[0][0], data[0].at(-1)]).join(" ")}>
+    <figure
+      aria-label={title}
+      data-points={data[0].length}
+      data-range={(zoom ?? [data[0][0], data[0].at(-1)]).join(" ")}
+    >
       <figcaption>{title}</figcaption>
       <div
         ref={place}

@@ -73,7 +73,7 @@ function Heat({ answer, kind, title }: HeatProps) {
   const zero = low < 0 && high > 0 ? y(0) : undefined;
   const label = `${title}: rewards of updates ${first} to ${last}, from ${compact(low)} to ${compact(high)}; a table of the medians follows.`;
   return (
-    <figure class="plain">
+    <figure class="plain" aria-label={title}>
       <figcaption>{title}</figcaption>
       <svg viewBox={`0 0 ${width} ${height}`} role="img" aria-label={label}>
         {cells}
@@ -104,7 +104,7 @@ function MedianTable({ answer: { from, to, upMedian, downMedian } }: { readonly 
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by the keyboard
     <section class="scroll" tabIndex={0} aria-label="Medians of the rewards">
-      <table>
+      <table aria-label="Medians of the rewards">
         <thead>
           <tr>
             <th scope="col">updates</th>

@@ -110,7 +110,7 @@ function Memory({ parts }: { readonly parts: readonly MemoryPart[] }) {
   return (
     <>
       <h3>Device memory: {mebibytes(total)}</h3>
-      <table class="memory">
+      <table class="memory" aria-label="Device memory">
         <tbody>
           {parts.map(({ name, bytes }) => (
             <tr key={name}>

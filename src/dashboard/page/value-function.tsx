@@ -188,7 +188,7 @@ function RowsTable({ points }: { readonly points: readonly PicturePoint[] }) {
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by the keyboard
     <section class="scroll" tabIndex={0} aria-label="Rows">
-      <table>
+      <table aria-label="Rows of the picture">
         <thead>
           <tr>
             {["row", "thumb", "reward", "u", "v"].map((name) => (
