@@ -15,8 +15,9 @@
  */
 import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { operandBindings } from "./matmul-loads.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
-import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { MATMUL_UNIFORMS, type MatmulVariant, tiledKernel } from "./matmul-variant.ts";
 import { cachesByCap, cappedLogits } from "./scale.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 

@@ -4,8 +4,9 @@
  * its rows or columns over all of K.
  */
 import { MATRICES } from "./kernel.ts";
+import { operandLoads } from "./matmul-loads.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, type MatrixParts, operandLoads } from "./matmul-variant.ts";
+import type { MatmulVariant, MatrixParts } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 import {
   fillLines,

@@ -63,6 +63,17 @@ export function checkObjective(objective: TrainedFor): void {
 /** What an objective reads of rows beside their log-probabilities. */
 export type Labels = Pick<Batch, "desirable" | "pairValid" | "completionTokens" | "referenceLogProbs">;
 
+/** What an objective reads of the microbatches of a ring, as if they were one. */
+export function labelsOf(batches: readonly Batch[]): Labels {
+  const joined = (name: "desirable" | "pairValid" | "completionTokens") =>
+    Uint32Array.from(batches.flatMap((batch) => Array.from(batch[name])));
+  return {
+    desirable: joined("desirable"),
+    pairValid: joined("pairValid"),
+    completionTokens: joined("completionTokens"),
+  };
+}
+
 /** Whether mismatched pairs are computed beside the examples. */
 export function usesPairs(objective: TrainedFor): boolean {
   return objective !== "sft" && objective.lossType === "kto";
