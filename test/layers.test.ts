@@ -182,6 +182,31 @@ test(`a folder holds at most ${MOST_FILES} files, but for those that are named h
   expect(needless).toEqual([]);
 });
 
+/** Exported names that two files declare, and why. Twins in float64/ bear the names of what they check. */
+const DECLARED_TWICE: Readonly<Record<string, string>> = {
+  platform: "Node's and the browser's side of one interface, of which package.json's imports choose one",
+};
+
+test("an exported name is declared in one file, but for float64 twins and those that are named here", () => {
+  const declaration =
+    /^export (?:declare |abstract |async )*(?:const|let|class|function\*?|interface|type|enum)\s+([\w$]+)/gm;
+  const places = new Map<string, Set<string>>();
+  for (const file of files.filter((one) => one.startsWith("src/"))) {
+    for (const [, name = ""] of readFileSync(file, "utf8").matchAll(declaration)) {
+      places.set(name, (places.get(name) ?? new Set()).add(file));
+    }
+  }
+  expect(places.size).toBeGreaterThan(1000);
+  const isTwin = (file: string) => file.includes("/float64/");
+  const twice = [...places].filter(([, found]) => {
+    const twins = [...found].filter(isTwin);
+    return found.size - twins.length > 1 || twins.length > 1;
+  });
+  const told = twice.filter(([name]) => !(name in DECLARED_TWICE));
+  expect(told.map(([name, found]) => `${name} in ${[...found].join(" and ")}`)).toEqual([]);
+  expect(Object.keys(DECLARED_TWICE).filter((name) => !twice.some(([found]) => found === name))).toEqual([]);
+});
+
 test("every worker that a module starts is a file that scripts/build.mjs makes", () => {
   const build = readFileSync("scripts/build.mjs", "utf8");
   const workers = files

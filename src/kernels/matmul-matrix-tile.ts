@@ -12,8 +12,8 @@ import {
   fillLines,
   matrixTypes,
   multiply,
+  type OperandStaging,
   type StagedOperand,
-  type Staging,
   scaleMemory,
   scaleStart,
   stageAll,
@@ -57,7 +57,7 @@ function operands(
   variant: MatmulVariant,
   matrix: MatrixParts,
   { rows, columns, steps, group }: { rows: number; columns: number; steps: number; group: number },
-  { halves, rounds }: Staging,
+  { halves, rounds }: OperandStaging,
 ) {
   const operand = (name: "A" | "B", parts: 1 | 2, alongK: boolean): TileOperand => {
     const [size, first, count] = name === "A" ? [rows, "firstRow", "u.M"] : [columns, "firstColumn", "u.N"];

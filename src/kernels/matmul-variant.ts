@@ -106,7 +106,7 @@ export interface MatmulVariant {
   readonly norm?: NormPart | undefined;
   readonly turns?: number | undefined;
   readonly tile: TileName;
-  /** Of tiles on matrices. */
+  /** In how many parts operands are multiplied, by tiles on subgroup matrices. */
   readonly matrix?: MatrixParts | undefined;
 }
 
@@ -300,8 +300,8 @@ export function takesTurns(shape: MatmulShape, headSize: number, facts: AdapterF
 const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
 
 /**
- * Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add
- * in an order of their own.
+ * Whether a tile can continue sums that another product began. Tiles of several slices along k cannot, since these are
+ * added at the end, nor those on matrices, which scale what they sum and add in an order of their own.
  */
 const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
 

@@ -37,7 +37,7 @@ export interface PlainTimes {
 }
 
 /** Something that is shown while it lasts. */
-export interface Part {
+export interface DisplayPart {
   lines(room: Room): readonly Line[];
   /** What is said where there is no terminal. */
   plain(now: number): string;
@@ -68,7 +68,7 @@ export class Display {
   readonly #stream: TextSink;
   readonly #theme: Theme;
   readonly #live: boolean;
-  readonly #parts = new Map<Part, Shown>();
+  readonly #parts = new Map<DisplayPart, Shown>();
   /** Widths of the lines on the screen. */
   #drawn: readonly number[] = [];
   #drawnAt = Number.NEGATIVE_INFINITY;
@@ -84,13 +84,13 @@ export class Display {
     this.#theme = theme;
   }
 
-  add(part: Part): void {
+  add(part: DisplayPart): void {
     this.#parts.set(part, { since: this.now(), plainAt: undefined, news: false });
     this.#ticking ??= setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
   /** A part has something new to show. */
-  changed(part: Part): void {
+  changed(part: DisplayPart): void {
     const shown = this.#parts.get(part);
     if (shown === undefined) return;
     shown.news = true;
@@ -99,7 +99,7 @@ export class Display {
   }
 
   /** A part ends. Belongs in a `finally`, since errors are printed after it. */
-  remove(part: Part): void {
+  remove(part: DisplayPart): void {
     const shown = this.#parts.get(part);
     if (shown === undefined) return;
     this.clear();
@@ -171,7 +171,7 @@ export class Display {
     else for (const [part, shown] of this.#parts) this.#writePlain(part, shown, false);
   }
 
-  #writePlain(part: Part, shown: Shown, last: boolean): void {
+  #writePlain(part: DisplayPart, shown: Shown, last: boolean): void {
     const now = this.now();
     const { since, plainAt, news } = shown;
     const times = { ageMs: now - since, sinceMs: plainAt === undefined ? undefined : now - plainAt, news };

@@ -1,13 +1,13 @@
 /** A training run on the display: it takes the run's events and has `run-lines.ts` draw what they come to. */
 import type { TrainingStep } from "../../kto/run/callbacks.ts";
-import { everyFewSeconds, type Part, type Room } from "./display.ts";
+import { type DisplayPart, everyFewSeconds, type Room } from "./display.ts";
 import type { Output } from "./output.ts";
 import { plainProgress } from "./progress.ts";
 import { runLines } from "./run-lines.ts";
 import { type RunEvent, type RunView, startView, viewAfter } from "./run-view.ts";
 import type { Line } from "./styled.ts";
 
-export class RunPart implements Part {
+export class RunPart implements DisplayPart {
   readonly stays = true;
   plainDue = everyFewSeconds;
   #view: RunView;
@@ -36,7 +36,7 @@ export class RunPart implements Part {
 }
 
 /** What is shown of a run; a trainer is one. */
-export interface ShownRun {
+export interface RunOnTerminal {
   readonly stepsDone: number;
   readonly totalSteps: number;
   /** The lines of the metrics so far. */
@@ -50,7 +50,7 @@ export interface ShownRun {
  */
 export async function showingRun<T>(
   { display }: Pick<Output, "display">,
-  { method, trainer }: { readonly method: RunView["method"]; readonly trainer: ShownRun },
+  { method, trainer }: { readonly method: RunView["method"]; readonly trainer: RunOnTerminal },
   body: (show: (update: Pick<TrainingStep, "step" | "metrics">) => void) => Promise<T>,
 ): Promise<T> {
   if (display === undefined) return await body(() => undefined);

@@ -4,7 +4,7 @@
  */
 
 import { bar } from "./bars.ts";
-import type { Display, Part, PlainTimes, Room } from "./display.ts";
+import type { Display, DisplayPart, PlainTimes, Room } from "./display.ts";
 import { formatCount, formatDuration } from "./numbers.ts";
 import type { Output } from "./output.ts";
 import { type Line, type Span, span, widthOf } from "./styled.ts";
@@ -58,7 +58,7 @@ function percent(share: number): string {
   return `${Math.floor(100 * share)}%`.padStart(4);
 }
 
-class WorkPart implements Part {
+class WorkPart implements DisplayPart {
   readonly stays = false;
   work: Work;
   #nextPlainMs = PLAIN_AFTER_MS;

@@ -307,7 +307,7 @@ export class Device {
     return new Float32Array(await this.downloadBytes(tensor));
   }
 
-  /** The same as `download`, for the raw bytes of any element type. */
+  /** Reads a tensor of any element type back as raw bytes, after all work submitted so far. */
   async downloadBytes(tensor: Tensor): Promise<ArrayBuffer> {
     return await this.downloadAll([tensor]);
   }

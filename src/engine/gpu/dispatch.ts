@@ -4,7 +4,7 @@
  */
 import type { Cost, Kernel, Values } from "../../kernels/kernel.ts";
 import type { Device } from "./device.ts";
-import type { Piece } from "./pieces.ts";
+import type { GridPiece } from "./pieces.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 
 /** A dispatch of a program. */
@@ -27,7 +27,7 @@ export interface Together {
   variant?: string | undefined;
 }
 
-export interface PreparedPiece extends Piece {
+export interface PreparedPiece extends GridPiece {
   group?: GPUBindGroup;
 }
 

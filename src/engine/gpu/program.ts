@@ -27,7 +27,7 @@ import {
   type Together,
 } from "./dispatch.ts";
 import { MOST_PASSES, PassTimer } from "./pass-timer.ts";
-import { type Piece, piecesOf } from "./pieces.ts";
+import { type GridPiece, piecesOf } from "./pieces.ts";
 import type { CompiledKernel } from "./pipelines.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
@@ -154,7 +154,7 @@ export class Program {
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
     const contents: Uint32Array[] = [];
-    const slotOf = ({ kernel, values }: Dispatch, { first }: Piece) => {
+    const slotOf = ({ kernel, values }: Dispatch, { first }: GridPiece) => {
       const words = uniformWords(kernel, values, first);
       const key = words.join(",");
       const known = slots.get(key);

@@ -40,7 +40,7 @@ export class PassMemory {
   readonly activations: Activations;
   readonly head: HeadBuffers;
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
-  /** Of a recurrence, between the dispatches of a layer. */
+  /** A recurrence's states between the dispatches of a layer. */
   readonly #states: Tensor | undefined;
 
   /**

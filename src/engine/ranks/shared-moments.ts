@@ -28,7 +28,7 @@ export function momentWords({ kind, coded, part: { size } }: MomentRange): numbe
   return coded ? codeBytes(size) / 4 : size;
 }
 
-/** The same of the elements in front of it. */
+/** 4-byte words of the moments in front of a range, in its parameter: where the range begins. */
 export function firstMomentWord(range: MomentRange): number {
   return momentWords({ ...range, part: { ...range.part, size: range.part.from } });
 }
