@@ -69,7 +69,8 @@ export default defineConfig({
     maxWorkers: 1,
     fileParallelism: false,
     isolate: false,
-    env: { KTO_CACHE: cache },
+    // Commands tell of work that lasts; what they print would hang on the speed of the machine.
+    env: { KTO_CACHE: cache, KTO_SILENCE: "900" },
     ...(process.env.KTO_TEST_PROFILE !== undefined && { runner: "scripts/slow-tests-runner.mjs" }),
     // A fault of Node 20's fetch: where a run takes longer than 300 s, the timer of a connection that is long closed
     // may find its parser collected and throw. It was seen once, on a machine with 20 other jobs.

@@ -3,7 +3,10 @@
  * one core, and by two ranks on two, each with a software adapter of one thread; the share of the time that ranks spend
  * on each other; and when each piece of the gradients was read on the host, and summed.
  *
- *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [a file for all that was measured, as JSON]
+ * A machine is slower at times by more than what is looked for, so one rank and two run in turn, several rounds, and of
+ * each the fastest round counts.
+ *
+ *     npx tsx scripts/ranks-speed.ts [updates of each run, default 8] [rounds, default 3] [a file for all measured, as JSON]
  *     npx tsx scripts/ranks-speed.ts show FILE     (what such a file says)
  */
 import { spawnSync } from "node:child_process";
@@ -35,8 +38,8 @@ const CONFIG = {
 };
 const TOKENS = { prompt: 6, completion: 10 };
 
-/** The first updates of a run compile. */
-const UNMEASURED = 2;
+/** The first updates of a run compile, and its first outer step has fresh memory. */
+const unmeasured = (syncEvery: number | undefined) => syncEvery ?? 2;
 
 /** What is measured: options of the run by their names. */
 const RUNS = {
@@ -51,7 +54,7 @@ type RunName = keyof typeof RUNS;
 /** What a process measured of one run. */
 interface Measured {
   readonly name: RunName;
-  /** Of each update but the first two, which compile; by the clock. */
+  /** Of each update but the first ones, see `unmeasured`; by the clock. */
   readonly seconds: readonly number[];
   readonly communicationShare: number;
   readonly work: Omit<RankWork, "ranksPerMachine">;
@@ -84,6 +87,7 @@ async function measureRun(
   hostBytesPerSecond: number,
 ): Promise<Measured> {
   const { rows, lora, options } = RUNS[name];
+  const syncEvery = "sync_every" in options ? options.sync_every : undefined;
   let policy = await Model.load(device, folder);
   if (lora) {
     const adapter = LoraAdapter.create(device, policy.config, { rank: 8, alpha: 16, dropout: 0, rslora: false });
@@ -104,12 +108,11 @@ async function measureRun(
   try {
     let began = performance.now();
     for await (const { step, metrics } of trainer) {
-      if (step > UNMEASURED) seconds.push((performance.now() - began) / 1000);
+      if (step > unmeasured(syncEvery)) seconds.push((performance.now() - began) / 1000);
       share = metrics?.communication_share ?? share;
       if (step < updates) pieces = [];
       began = performance.now();
     }
-    const syncEvery = "sync_every" in options ? options.sync_every : undefined;
     const shardsOptimizer = "shard_optimizer" in options;
     const gradientBytes = 4 * optimizer.gradients.layout.parameterCount;
     const { isSoftware } = device;
@@ -162,7 +165,7 @@ const median = (values: readonly number[]) =>
 /** The time of an update: where every so many have an outer step, the mean of as many. */
 function timeOf({ seconds, work: { syncEvery: every } }: Measured): number {
   if (every === undefined) return median(seconds);
-  const isOuter = (i: number) => (i + UNMEASURED + 1) % every === 0;
+  const isOuter = (i: number) => (i + unmeasured(every) + 1) % every === 0;
   const [outer, own] = [true, false].map((is) => median(seconds.filter((_, i) => isOuter(i) === is)));
   return ((every - 1) * (own ?? Number.NaN) + (outer ?? Number.NaN)) / every;
 }
@@ -187,22 +190,51 @@ function timeLine(pieces: readonly PieceTimes[]): string[] {
   ];
 }
 
-async function main(updates: number, file: string | undefined): Promise<void> {
+async function main(updates: number, rounds: number, file: string | undefined): Promise<void> {
   const missing = missingMpi();
   if (missing !== undefined) throw new Error(missing);
   const root = mkdtempSync(join(tmpdir(), "kto-speed-"));
   try {
     const folder = join(root, "model");
     await writeRandomModel(folder, CONFIG, 1);
-    const [one, two] = [measuredBy(1, folder, updates), measuredBy(2, folder, updates)];
-    if (file) writeFileSync(file, JSON.stringify({ one, two }));
-    show(one, two);
+    const measured: Rounds = { one: [], two: [] };
+    for (let round = 0; round < rounds; round++) {
+      measured.one.push(measuredBy(1, folder, updates));
+      measured.two.push(measuredBy(2, folder, updates));
+      if (file) writeFileSync(file, JSON.stringify(measured));
+    }
+    show(measured);
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
 }
 
-function show(one: readonly Measured[], two: readonly Measured[]): void {
+/** By round, what one rank measured of each run, and two. */
+interface Rounds {
+  readonly one: Measured[][];
+  readonly two: Measured[][];
+}
+
+/** Of each run its fastest round, and of one rank the fastest update that was measured for a plan. */
+function fastest(rounds: readonly (readonly Measured[])[]): Measured[] {
+  return Object.keys(RUNS).map((name) => {
+    const found = rounds.flatMap((round) => round.filter((measured) => measured.name === name));
+    const [best] = found.toSorted((a, b) => timeOf(a) - timeOf(b));
+    if (best === undefined) throw new Error(`nothing measured "${name}"`);
+    const secondsPerUpdate = Math.min(...found.map(({ work }) => work.secondsPerUpdate));
+    const hostBytesPerSecond = Math.max(...found.map(({ work }) => work.hostBytesPerSecond));
+    return { ...best, work: { ...best.work, secondsPerUpdate, hostBytesPerSecond } };
+  });
+}
+
+/** "0.41 to 0.52", of the rounds of a run. */
+function range(rounds: readonly (readonly Measured[])[], name: RunName): string {
+  const times = rounds.flatMap((round) => round.filter((measured) => measured.name === name).map(timeOf));
+  return `${Math.min(...times).toFixed(3)} to ${Math.max(...times).toFixed(3)}`;
+}
+
+function show(measured: Rounds): void {
+  const [one, two] = [fastest(measured.one), fastest(measured.two)];
   // Ranks of one machine cross no link.
   const link: Link = { bytesPerSecond: Number.POSITIVE_INFINITY, latency: 20e-6 };
   console.log(`${cpus()[0]?.model.trim()}, ${cpus().length} cores; lavapipe of one thread on each rank's own core`);
@@ -238,7 +270,9 @@ function show(one: readonly Measured[], two: readonly Measured[]): void {
       ].join(" "),
     );
   }
-  console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most`);
+  console.log(`kto plan is off by ${(100 * worst).toFixed(1)}% at most; of ${measured.one.length} rounds in turn:`);
+  for (const { name } of one)
+    console.log(`  ${name.padEnd(34)} 1 rank ${range(measured.one, name)} s, 2 ranks ${range(measured.two, name)} s`);
   console.log("2 ranks have twice their efficiency times the throughput of one");
   for (const { name, pieces } of two) {
     if (pieces.length < 2) continue;
@@ -249,9 +283,7 @@ function show(one: readonly Measured[], two: readonly Measured[]): void {
   }
 }
 
-const [word = "8", folder = "", updates = "8"] = process.argv.slice(2);
-if (word === "show") {
-  const { one, two } = JSON.parse(readFileSync(folder, "utf8")) as Record<"one" | "two", Measured[]>;
-  show(one, two);
-} else if (word === "measure") await measure(folder, Number(updates));
-else await main(Number(word), folder || undefined);
+const [word = "8", second = "", third = ""] = process.argv.slice(2);
+if (word === "show") show(JSON.parse(readFileSync(second, "utf8")) as Rounds);
+else if (word === "measure") await measure(second, Number(third));
+else await main(Number(word), Number(second || 3), third || undefined);

@@ -27,6 +27,7 @@ const files = [
   "test/kernels/matmul-matrix.test.ts",
   "test/kernels/attention-matrix.test.ts",
   "test/kernels/log-softmax-gather.test.ts",
+  "test/bench/peaks.test.ts",
   "test/kto/bf16.test.ts",
 ];
 const names =

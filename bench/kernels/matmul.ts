@@ -59,10 +59,36 @@ const plainCases = shapes.flatMap(({ layouts, M, N, K, quick }) =>
   }),
 );
 
-export const matmulCases: readonly BenchmarkCase[] = [...plainCases, ...quantizedCases];
+/** Large enough for a large GPU, in f32 and with operands that matrices may round to f16: see docs/gpu-report.md. */
+const LARGE = 4096;
+const largeCases = ALL.flatMap((layout) =>
+  (["f32", "f16"] as const).map((products): BenchmarkCase => {
+    const shape = { layout, M: LARGE, N: LARGE, K: LARGE };
+    return {
+      name: `matmul ${layout}${products === "f16" ? ", operands in f16" : ""}`,
+      shape: `${LARGE} x ${LARGE} x ${LARGE}`,
+      quick: false,
+      hardwareOnly: true,
+      products,
+      ...(products === "f32" && { peerWork: { kind: "matmul", ...shape } }),
+      record: (bench, program) => {
+        const { a, b, aShape, bShape, check } = matmulInputs(shape, products === "f16" ? 2 ** -10 : 0);
+        const out = bench.zeros(LARGE, LARGE);
+        recordMatmul(program, layout, bench.of(aShape, a), bench.of(bShape, b), out);
+        return async () => check(await bench.device.download(out));
+      },
+    };
+  }),
+);
 
-/** Operands of a matmul in its layout, and a check of 64 elements of the result in float64. */
-export function matmulInputs({ layout, M, N, K }: MatmulWork) {
+export const matmulCases: readonly BenchmarkCase[] = [...plainCases, ...largeCases, ...quantizedCases];
+
+/**
+ * Operands of a matmul in its layout, and a check of 64 elements of the result in float64.
+ *
+ * @param rounding relative, of each operand; default none
+ */
+export function matmulInputs({ layout, M, N, K }: MatmulWork, rounding = 0) {
   const random = new Random(1);
   const a = normals(random, M * K);
   const b = normals(random, K * N);
@@ -77,7 +103,12 @@ export function matmulInputs({ layout, M, N, K }: MatmulWork) {
         sum += x * y;
         terms += Math.abs(x * y);
       }
-      expectClose(`out[${row}, ${column}]`, out[row * N + column], sum, 4 * Math.sqrt(K) * 2 ** -24 * terms);
+      expectClose(
+        `out[${row}, ${column}]`,
+        out[row * N + column],
+        sum,
+        (4 * Math.sqrt(K) * 2 ** -24 + rounding) * terms,
+      );
     }
   };
   const aShape = layout === "TN" ? ([K, M] as const) : ([M, K] as const);

@@ -10,6 +10,7 @@ import { quantized } from "../../src/engine/quantized-formats.ts";
 import { Random } from "../../src/engine/random.ts";
 import { dequantized } from "../../src/kernels/float64/stored.ts";
 import { type ElementType, QUANTIZED, type QuantizedFormat } from "../../src/kernels/kernel.ts";
+import type { ProductFormat } from "../../src/kernels/matmul-variant.ts";
 import type { PeerWork } from "./peer-work.ts";
 
 export interface BenchmarkCase {
@@ -18,6 +19,10 @@ export interface BenchmarkCase {
   readonly shape: string;
   /** Part of the quick mode. */
   readonly quick: boolean;
+  /** Left out on software adapters, for which it is too much. Default false. */
+  readonly hardwareOnly?: boolean;
+  /** What products may round their operands to, where the adapter has matrices; default f32. */
+  readonly products?: ProductFormat;
   /** The case's work as other engines can do it; undefined where they cannot. */
   readonly peerWork?: PeerWork;
   /** Records the work into `program`; returns the check to run after the first replay, which throws if it is wrong. */

@@ -35,7 +35,7 @@ export async function adapterPart(_context: PartContext, emit: (finding: Finding
       },
     });
     const peaks = await measurePeaks(device, timingOptions(true));
-    emit({ kind: "result", name: "peaks", figures: { ...peaks } });
+    emit({ kind: "result", name: "peaks", figures: JSON.parse(JSON.stringify(peaks)) });
   } finally {
     device.close();
   }

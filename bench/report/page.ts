@@ -1,4 +1,5 @@
 /** A report as one page of plain text. What it leaves out stands in the JSON, which it says. */
+import { type Peaks, peaksText } from "../measure/peaks.ts";
 import { seconds } from "./budget.ts";
 import { exitCodeOf, type Finding, type Json, type Report, resultsOf } from "./finding.ts";
 
@@ -67,9 +68,7 @@ function adapterLines(report: Report): string[] {
     );
   }
   if (peaks) {
-    lines.push(
-      `Peaks       ${round(peaks.gflops)} GFLOP/s (f32, fused multiply-add), ${round(peaks.gbps)} GB/s (copy, read and written)`,
-    );
+    lines.push(`Peaks       ${peaksText(peaks as unknown as Peaks, round)}`);
   }
   return lines;
 }
@@ -95,7 +94,7 @@ function correctness(report: Report): string[] {
 }
 
 function training(report: Report): string[] {
-  const heads = ["Training (KTO updates)", "ms an update", "of f32 peak"] as const;
+  const heads = ["Training (KTO updates)", "ms an update", "of its peak"] as const;
   return speeds(report, "training", heads, (row) => [round(row.median_ms), percent(row.share_of_peak)]);
 }
 

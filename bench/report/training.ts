@@ -17,12 +17,16 @@ export interface TrainedModel {
   readonly shape: Readonly<Record<string, unknown>>;
   readonly quick: boolean;
   readonly loraRank?: number;
+  /** Products on 16-bit operands, where the adapter has matrices; left out where it has none, since it is f32 then. */
+  readonly bf16?: boolean;
 }
 
 const models: readonly TrainedModel[] = [
   { name: "stories260K", shape: { ...stories260K, max_position_embeddings: 2048 }, quick: true },
   { name: "SmolLM2-135M", shape: smolLM2Shape, quick: false },
+  { name: "SmolLM2-135M, bf16", shape: smolLM2Shape, quick: false, bf16: true },
   { name: "Qwen3-0.6B, LoRA", shape: qwen3Shape, quick: false, loraRank: 16 },
+  { name: "Qwen3-0.6B, LoRA, bf16", shape: qwen3Shape, quick: false, loraRank: 16, bf16: true },
 ];
 
 const batches: readonly StepRows[] = [
@@ -50,18 +54,24 @@ const tokens = ({ prompt, completion }: StepRows) => prompt + completion;
 /** Trains each case that there is time for. */
 export async function trainingPart(context: PartContext, emit: (finding: Finding) => void): Promise<void> {
   const part = { context, budget: new Budget(context.seconds), emit };
-  for (const one of trainingCases(context.quick)) await train(one, part);
+  const hasMatrices = context.peaks?.matrixGflops !== undefined;
+  for (const one of trainingCases(context.quick)) if (hasMatrices || !one.model.bf16) await train(one, part);
 }
 
 async function train({ model, batch, name }: TrainingCase, part: RunningPart): Promise<void> {
-  const { loraRank } = model;
+  const { loraRank, bf16 = false } = model;
   const size = modelSize(model.shape);
   const { matmuls, attention } = updateFlops(size, batch, loraRank === undefined);
   const flops = matmuls + attention;
   const seconds = (peaks: Peaks, software: boolean) =>
     trainingSeconds(size, { flops, updates: UPDATES, software }, peaks);
   const figures = async (device: Device, folder: string, peaks: Peaks) => {
-    const result = await timeStep(device, folder, { batch, ...(loraRank ? { loraRank } : {}) }, TIMED_UPDATES);
+    const result = await timeStep(
+      device,
+      folder,
+      { batch, options: { bf16 }, ...(loraRank ? { loraRank } : {}) },
+      TIMED_UPDATES,
+    );
     const gflops = flops / result.medianMs / 1e6;
     return {
       model: model.name,
@@ -75,7 +85,8 @@ async function train({ model, batch, name }: TrainingCase, part: RunningPart): P
       flops,
       attention_flops: attention,
       gflops,
-      share_of_peak: gflops / peaks.gflops,
+      bf16,
+      share_of_peak: gflops / ((bf16 ? peaks.matrixGflops : undefined) ?? peaks.gflops),
       peak_bytes: device.peakBytes,
       host_share: (result.host.packMs + result.host.submitMs) / result.medianMs,
       kernels: result.kernels.slice(0, 12).map((kernel) => ({ ...kernel })),

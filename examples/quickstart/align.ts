@@ -22,6 +22,7 @@ import {
 import { type Comparison, compare, type Measured, measure } from "./measure.ts";
 import { heldOutOpenings } from "./openings.ts";
 import { pairText, resultText } from "./print.ts";
+import { RunFiles } from "./run-files.ts";
 import { feedbackFile, modelFolder } from "./stories.ts";
 
 /** What a run takes and measures. */
@@ -108,9 +109,11 @@ export async function align(size: RunSize, folder: string, output: Output): Prom
       );
     const before = await measureModel(policy, "base");
 
+    const files = await RunFiles.create(folder, policy, examples, (sentence) => output.warning(sentence));
     const trainer = await working(output, "preparing the training", () =>
-      KtoTrainer.create({ policy, reference: base, examples, options }),
+      KtoTrainer.create({ policy, reference: base, examples, options, onStep: (step) => files.add(step) }),
     );
+    await files.start(trainer, device.description, { ...options, append_eos: false });
     const weights = trainer.weights;
     say(
       `Training  KTO, ${trainer.totalSteps} updates of ${options.per_device_train_batch_size} rows, beta ${options.beta}, learning rate ${options.learning_rate}, weight of a thumb up ${weights.desirable.toFixed(2)}, of a thumb down ${weights.undesirable.toFixed(2)}\n`,
@@ -121,6 +124,7 @@ export async function align(size: RunSize, folder: string, output: Output): Prom
       for await (const update of trainer) {
         const { step, totalSteps, metrics = {} } = update;
         curve.push({ step, metrics });
+        await files.addMetrics(trainer);
         show(update);
         if (step % 10 > 0) continue;
         const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
@@ -130,6 +134,7 @@ export async function align(size: RunSize, folder: string, output: Output): Prom
         );
       }
     });
+    await files.finish(trainer);
     await working(output, "saving the model", () => trainer.save(folder));
     trainer.free();
 
@@ -147,7 +152,7 @@ export async function align(size: RunSize, folder: string, output: Output): Prom
     await writeFile(join(folder, "results.json"), `${JSON.stringify(json, null, 2)}\n`);
     const shown = relative(process.cwd(), folder);
     say(`Aligned model     ${shown}  (config.json, model.safetensors, tokenizer.json)`);
-    say(`Curves            ${relative(process.cwd(), curves)}`);
+    say(`Curves            ${relative(process.cwd(), curves)}, and every update: npx kto-webgpu dashboard ${shown}`);
     say(
       `Another story     npx kto-webgpu generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`,
     );

@@ -9,10 +9,8 @@ import { align, wholeRun } from "./align.ts";
 
 async function main(): Promise<boolean> {
   const { stdout } = process;
-  // All of it to stdout, since npm's scripts may read stderr. Without a terminal the lines of every ten updates are
-  // enough.
-  const streams = { stdout, stderr: stdout };
-  const output = new Output(streams, { json: false, log_level: "info", quiet: stdout.isTTY !== true });
+  // All of it to stdout, since npm's scripts may read stderr.
+  const output = new Output({ stdout, stderr: stdout }, { json: false, log_level: "info" });
   const { failures } = await align(wholeRun, resolve(process.cwd(), "out", "quickstart"), output);
   if (failures.length > 0) process.stderr.write(`error: this run shows less than it should: ${failures.join("; ")}.\n`);
   return failures.length === 0;

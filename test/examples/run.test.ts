@@ -10,6 +10,9 @@ import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { align, type RunSize } from "../../examples/quickstart/align.ts";
 import { Output } from "../../src/cli/terminal/output.ts";
+import { runFolders } from "../../src/dashboard/run-folder.ts";
+import { platform } from "../../src/engine/platform/index.ts";
+import { runFactsSchema } from "../../src/kto/run/run-facts.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { freshPath, temporaryFolder } from "../helpers/folders.ts";
 import { CapturedStream } from "../helpers/streams.ts";
@@ -34,6 +37,16 @@ test("a short run aligns the model: more good stories, still stories; writes mod
   const { failures } = await align(shortRun, out, output);
   expect(failures, stdout.text).toEqual([]);
   expectResults(out, stdout.text);
+  // As a run that the dashboard finds and shows.
+  expect(await runFolders([out], platform)).toEqual([out]);
+  const lines = (name: string) => readFileSync(join(out, name), "utf8").trim().split("\n");
+  expect(lines("metrics.jsonl")).toHaveLength(shortRun.max_steps);
+  expect(lines("examples.jsonl").length).toBeGreaterThan(0);
+  expect(JSON.parse(lines("rows.jsonl")[0] ?? "{}")).toMatchObject({ prompt: expect.any(String) });
+  expect(runFactsSchema.parse(JSON.parse(readFileSync(join(out, "run.json"), "utf8")))).toMatchObject({
+    updates: shortRun.max_steps,
+    options: { beta: 0.1, append_eos: false },
+  });
 });
 
 function expectResults(out: string, output: string): void {

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { timingOptions } from "../../../bench/measure/measure.ts";
-import { measurePeaks } from "../../../bench/measure/peaks.ts";
+import { measurePeaks, peaksText } from "../../../bench/measure/peaks.ts";
 import type { PeerResult } from "../../../bench/measure/peer-work.ts";
 import { peerRunner, peerVersions } from "../../../bench/peers/run.ts";
 import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
@@ -35,7 +35,7 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
     say(
       `${device.description}${device.isSoftware ? " (software: these figures are not a GPU's)" : ""}, subgroups of ${device.facts.subgroupSize || "no fixed size"}`,
     );
-    say(`peaks: ${peaks.gflops.toFixed(1)} GFLOP/s (fused multiply-add), ${peaks.gbps.toFixed(1)} GB/s (copy)`);
+    say(`peaks: ${peaksText(peaks)}`);
     say(row("", "", "median ms", "device ms", "spread", "GFLOP/s", "GB/s", "of peak"));
     const withPeers = options.peers ?? !options.quick;
     const results: BenchmarkResult[] = [];

@@ -1,6 +1,7 @@
 /** `kto dashboard`: a page on this machine that shows runs, finished and running ones, as they are written. */
 import { platform } from "../../engine/platform/index.ts";
 import { counted, FileError, InterruptedError } from "../../errors.ts";
+import { METRICS_FILE } from "../../kto/run/run-files.ts";
 import { type DashboardCommandOptions, dashboardDescription } from "../descriptions/dashboard.ts";
 import { command } from "../options/command.ts";
 import { DashboardServer } from "../server/dashboard-server.ts";
@@ -31,6 +32,11 @@ async function runDashboard({ folders, port }: DashboardCommandOptions, output: 
   try {
     if (output.json) output.jsonLine({ address: server.address, runs: server.runs.length });
     else output.result(`dashboard: ${server.address}  (${counted(server.runs.length, "run")}; Ctrl-C ends it)`);
+    if (server.runs.length === 0) {
+      output.warning(
+        `There is no run in ${folders.join(", ")}: a run is a folder with ${METRICS_FILE}, which kto train and kto sft write, and is looked for there and one level deeper. The page shows those that come.`,
+      );
+    }
     await withSignals(end, async (came) => {
       await ended;
       const signal = came();

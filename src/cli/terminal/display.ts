@@ -9,6 +9,8 @@ import { clipped, type Line, painted, type Theme, widthOf } from "./styled.ts";
 /** Least time between two drawings of news, and the time after which lines are drawn again for their clocks. */
 const REDRAW_MS = 100;
 const TICK_MS = 250;
+/** Between two plain lines of work that has news. */
+const MOST_SILENT_MS = 5000;
 
 /** What a part may use, and what it may want to say. */
 export interface Room {
@@ -30,6 +32,10 @@ export interface Compiling {
 /** When a part has last had a plain line. */
 export interface PlainTimes {
   readonly ageMs: number;
+  /** Since anything was written, by this part or by others. */
+  readonly silentMs: number;
+  /** How long nothing may be written while work goes on; it grows with each line of a part that has no news. */
+  readonly longestSilenceMs: number;
   /** Since the last line; undefined before the first. */
   readonly sinceMs: number | undefined;
   /** Whether something changed since. */
@@ -37,10 +43,10 @@ export interface PlainTimes {
 }
 
 /** Something that is shown while it lasts. */
-export interface DisplayPart {
+export interface Part {
   lines(room: Room): readonly Line[];
   /** What is said where there is no terminal. */
-  plain(now: number): string;
+  plain(now: number, compiling?: Compiling): string;
   plainDue(times: PlainTimes): boolean;
   /** After a plain line, which stays. */
   plainWritten?(): void;
@@ -53,10 +59,13 @@ export interface DisplayOptions {
   readonly live?: boolean;
   /** Milliseconds, monotone; for tests. */
   readonly now?: () => number;
+  /** Milliseconds; default 1500, so that nobody sees two seconds of nothing. */
+  readonly longestSilenceMs?: number;
 }
 
 interface Shown {
   readonly since: number;
+  longestSilenceMs: number;
   plainAt: number | undefined;
   news: boolean;
 }
@@ -68,29 +77,35 @@ export class Display {
   readonly #stream: TextSink;
   readonly #theme: Theme;
   readonly #live: boolean;
-  readonly #parts = new Map<DisplayPart, Shown>();
+  readonly #parts = new Map<Part, Shown>();
   /** Widths of the lines on the screen. */
   #drawn: readonly number[] = [];
   #drawnAt = Number.NEGATIVE_INFINITY;
+  /** When anything was written, where there is no terminal. */
+  #writtenAt: number;
+  readonly #longestSilenceMs: number;
   /** A line of other text is not ended yet. */
   #held = false;
   #ticking: ReturnType<typeof setInterval> | undefined;
 
   constructor(stream: TextSink, theme: Theme, options: DisplayOptions = {}) {
-    const { live = stream.isTTY === true, now = () => performance.now() } = options;
+    const { live = stream.isTTY === true, now = () => performance.now(), longestSilenceMs = 1500 } = options;
     this.now = now;
+    this.#writtenAt = now();
+    this.#longestSilenceMs = longestSilenceMs;
     this.#live = live;
     this.#stream = stream;
     this.#theme = theme;
   }
 
-  add(part: DisplayPart): void {
-    this.#parts.set(part, { since: this.now(), plainAt: undefined, news: false });
+  add(part: Part): void {
+    const longestSilenceMs = this.#longestSilenceMs;
+    this.#parts.set(part, { since: this.now(), longestSilenceMs, plainAt: undefined, news: false });
     this.#ticking ??= setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
   /** A part has something new to show. */
-  changed(part: DisplayPart): void {
+  changed(part: Part): void {
     const shown = this.#parts.get(part);
     if (shown === undefined) return;
     shown.news = true;
@@ -99,7 +114,7 @@ export class Display {
   }
 
   /** A part ends. Belongs in a `finally`, since errors are printed after it. */
-  remove(part: DisplayPart): void {
+  remove(part: Part): void {
     const shown = this.#parts.get(part);
     if (shown === undefined) return;
     this.clear();
@@ -126,9 +141,10 @@ export class Display {
     this.#held = true;
   }
 
-  /** Draws again. */
+  /** Draws again, behind other text. */
   release(): void {
     this.#held = false;
+    this.#writtenAt = this.now();
     this.redraw();
   }
 
@@ -171,13 +187,17 @@ export class Display {
     else for (const [part, shown] of this.#parts) this.#writePlain(part, shown, false);
   }
 
-  #writePlain(part: DisplayPart, shown: Shown, last: boolean): void {
+  #writePlain(part: Part, shown: Shown, last: boolean): void {
     const now = this.now();
-    const { since, plainAt, news } = shown;
-    const times = { ageMs: now - since, sinceMs: plainAt === undefined ? undefined : now - plainAt, news };
+    const { since, plainAt, news, longestSilenceMs } = shown;
+    const sinceMs = plainAt === undefined ? undefined : now - plainAt;
+    const times = { ageMs: now - since, silentMs: now - this.#writtenAt, longestSilenceMs, sinceMs, news };
     if (!last && !part.plainDue(times)) return;
-    this.#stream.write(`${part.plain(now)}\n`);
+    this.#stream.write(`${part.plain(now, this.compiling?.())}\n`);
     shown.plainAt = now;
+    this.#writtenAt = now;
+    const most = news ? Math.max(MOST_SILENT_MS, this.#longestSilenceMs) : Number.POSITIVE_INFINITY;
+    shown.longestSilenceMs = Math.min(2 * longestSilenceMs, most);
     shown.news = false;
     part.plainWritten?.();
   }
@@ -186,4 +206,9 @@ export class Display {
 /** Every few seconds, where there is news: lines of what counts. */
 export function everyFewSeconds({ sinceMs, news }: PlainTimes): boolean {
   return news && (sinceMs === undefined || sinceMs >= 5000);
+}
+
+/** Where nothing has been written for too long, by whomever; of work without news ever more seldom. */
+export function breaksSilence({ ageMs, silentMs, longestSilenceMs }: PlainTimes): boolean {
+  return Math.min(ageMs, silentMs) >= longestSilenceMs;
 }

@@ -1,6 +1,6 @@
 /** The line that shows a download from the hub: in place on a terminal, as a plain line every few seconds elsewhere. */
 import type { DownloadProgress, HubOptions } from "../../engine/hub/resolve.ts";
-import { type DisplayPart, everyFewSeconds, type Room } from "./display.ts";
+import { everyFewSeconds, type Part, type Room } from "./display.ts";
 import { formatDuration } from "./numbers.ts";
 import type { Output } from "./output.ts";
 import { type Line, span } from "./styled.ts";
@@ -24,7 +24,7 @@ export function renderDownload(
 }
 
 /** A download with its speed, measured from its first news on. */
-class DownloadPart implements DisplayPart {
+class DownloadPart implements Part {
   readonly stays = true;
   #first: { readonly bytes: number; readonly at: number } | undefined;
   #latest: { readonly progress: DownloadProgress; readonly bytesPerSecond: number | undefined } | undefined;

@@ -6,7 +6,7 @@
 import isUnicodeSupported from "is-unicode-supported";
 import { ConfigError } from "../../errors.ts";
 import { colorsFor, isLive, wantsColors } from "./colors.ts";
-import { Display } from "./display.ts";
+import { Display, type DisplayOptions } from "./display.ts";
 import type { Streams, TextSink } from "./streams.ts";
 import { type Line, painted, type Theme } from "./styled.ts";
 
@@ -35,7 +35,7 @@ export class Output {
     const least = options.quiet ? levels.indexOf("warning") : 0;
     this.#level = Math.max(least, levels.indexOf(options.log_level));
     this.display = this.tells("info")
-      ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr) })
+      ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr), ...longestSilence() })
       : undefined;
   }
 
@@ -96,6 +96,15 @@ export class Output {
     stream.write(`${text}\n`);
     this.display?.release();
   }
+}
+
+/** How long a command without a terminal may say nothing while it works: KTO_SILENCE, in seconds. */
+function longestSilence(): Pick<DisplayOptions, "longestSilenceMs"> {
+  const { KTO_SILENCE: asked } = process.env;
+  if (asked === undefined || asked === "") return {};
+  const seconds = Number(asked);
+  if (seconds > 0) return { longestSilenceMs: 1000 * seconds };
+  throw new ConfigError(`the variable KTO_SILENCE is ${JSON.stringify(asked)}; use a number of seconds above 0.`);
 }
 
 /**

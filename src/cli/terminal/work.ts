@@ -4,15 +4,13 @@
  */
 
 import { bar } from "./bars.ts";
-import type { Display, DisplayPart, PlainTimes, Room } from "./display.ts";
+import { breaksSilence, type Compiling, type Display, type Part, type Room } from "./display.ts";
 import { formatCount, formatDuration } from "./numbers.ts";
 import type { Output } from "./output.ts";
 import { type Line, type Span, span, widthOf } from "./styled.ts";
 
 /** Work that ends sooner is not shown. */
 const SHOWN_AFTER_MS = 300;
-/** Where there is no terminal, work that lasts is told of after so long, and again after twice as long each time. */
-const PLAIN_AFTER_MS = 10_000;
 
 const SPINNER = { unicode: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", ascii: "|/-\\" } as const;
 const SPINNER_MS = 250;
@@ -58,10 +56,15 @@ function percent(share: number): string {
   return `${Math.floor(100 * share)}%`.padStart(4);
 }
 
-class WorkPart implements DisplayPart {
+/** ", compiling kernels: 3 of 12". */
+export function compilingText(compiling: Compiling | undefined): string {
+  return compiling ? `, compiling kernels: ${compiling.done} of ${compiling.asked}` : "";
+}
+
+class WorkPart implements Part {
   readonly stays = false;
+  plainDue = breaksSilence;
   work: Work;
-  #nextPlainMs = PLAIN_AFTER_MS;
 
   constructor(work: Work) {
     this.work = work;
@@ -71,18 +74,10 @@ class WorkPart implements DisplayPart {
     return workLines(this.work, room);
   }
 
-  plain(now: number): string {
+  plain(now: number, compiling?: Compiling): string {
     const { what, since, done, total, unit } = this.work;
     const far = done === undefined ? "" : total ? `: ${done} of ${total}` : `: ${done}${unit ? ` ${unit}` : ""}`;
-    return `${what}${far}, ${formatDuration((now - since) / 1000)} so far`;
-  }
-
-  plainDue({ ageMs }: PlainTimes): boolean {
-    return ageMs >= this.#nextPlainMs;
-  }
-
-  plainWritten(): void {
-    this.#nextPlainMs *= 2;
+    return `${what}${far}${compilingText(compiling)}, ${formatDuration((now - since) / 1000)} so far`;
   }
 }
 

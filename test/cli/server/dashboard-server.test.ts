@@ -22,7 +22,7 @@ import type {
 } from "../../../src/dashboard/protocol.ts";
 import { builtModule } from "../../helpers/built.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
-import { fixtures, temporaryFolder } from "../../helpers/folders.ts";
+import { fixtures, freshPath, temporaryFolder } from "../../helpers/folders.ts";
 import { CapturedStream, kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
@@ -342,6 +342,17 @@ test("kto dashboard serves the page that was built until Ctrl-C, which is its en
   expect(style).toContain("prefers-color-scheme");
   child.kill("SIGINT");
   expect((await ended)[0]).toBe(0);
+});
+
+test("kto dashboard of a folder without runs says what a run is, and where it looks", async () => {
+  const empty = freshPath(folder, "empty");
+  mkdirSync(empty);
+  const child = spawn(process.execPath, ["bin/kto.js", "dashboard", empty, "--port", "0"], { stdio: "pipe" });
+  const ended = once(child, "close");
+  const [warned] = (await once(child.stderr, "data")) as [Buffer];
+  child.kill("SIGINT");
+  expect((await ended)[0]).toBe(0);
+  expect(warned.toString()).toContain(`There is no run in ${empty}: a run is a folder with metrics.jsonl, which `);
 });
 
 describe("kto train --dashboard", () => {

@@ -69,7 +69,13 @@ describe("renderProgress", () => {
 function outputOn(stderr: CapturedStream, options: { quiet?: boolean } = {}) {
   vi.useFakeTimers({ toFake: ["performance", "setInterval", "clearInterval"] });
   const stdout = new CapturedStream();
-  return { output: new Output({ stdout, stderr }, { json: false, log_level: "info", ...options }), stdout };
+  const { KTO_SILENCE } = process.env;
+  delete process.env.KTO_SILENCE;
+  try {
+    return { output: new Output({ stdout, stderr }, { json: false, log_level: "info", ...options }), stdout };
+  } finally {
+    process.env.KTO_SILENCE = KTO_SILENCE;
+  }
 }
 
 function screenOf(stream: CapturedStream): string[] {
@@ -266,24 +272,79 @@ describe("without a terminal", () => {
     vi.advanceTimersByTime(5000);
     run.update(2);
     run.end();
-    expect(stderr.text).toBe("update  1/11\nupdate  2/11  0:45 left\n");
+    expect(stderr.text).toMatch(
+      /^(update 1 of 11 goes on, \d:\d\d so far\n)+update {2}1\/11\nupdate 2 of 11 goes on, 0:05 so far\nupdate {2}2\/11 {2}0:45 left\n$/,
+    );
   });
 
-  test("work is told of only where it lasts, ever more seldom", async () => {
+  test("work is told of before two seconds of silence, ever more seldom", async () => {
     const stderr = new CapturedStream();
     const { output } = outputOn(stderr);
     await working(output, "loading ./model", async (tell) => {
       tell(1, 4);
-      vi.advanceTimersByTime(9000);
+      vi.advanceTimersByTime(1250);
       expect(stderr.text).toBe("");
+      vi.advanceTimersByTime(10_000);
+      if (output.display) output.display.compiling = () => ({ done: 3, asked: 9 });
       vi.advanceTimersByTime(60_000);
     });
     expect(stderr.text.split("\n")).toEqual([
-      "loading ./model: 1 of 4, 0:10 so far",
-      "loading ./model: 1 of 4, 0:20 so far",
-      "loading ./model: 1 of 4, 0:40 so far",
+      "loading ./model: 1 of 4, 0:02 so far",
+      "loading ./model: 1 of 4, 0:05 so far",
+      "loading ./model: 1 of 4, 0:11 so far",
+      "loading ./model: 1 of 4, compiling kernels: 3 of 9, 0:23 so far",
+      "loading ./model: 1 of 4, compiling kernels: 3 of 9, 0:47 so far",
       "",
     ]);
+  });
+
+  test("work with news is told of every five seconds, and not where other lines come", async () => {
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    await working(output, "evaluating", async (tell) => {
+      for (let second = 1; second <= 20; second++) {
+        vi.advanceTimersByTime(1000);
+        tell(second, 40);
+      }
+      for (let second = 21; second <= 40; second++) {
+        output.info("a line of the run");
+        vi.advanceTimersByTime(1000);
+        tell(second, 40);
+      }
+    });
+    const told = stderr.text.split("\n").filter((line) => line.startsWith("evaluating"));
+    expect(told).toEqual(
+      [2, 5, 10, 15, 20].map((at) =>
+        expect.stringMatching(new RegExp(`^evaluating: ${at - 1} of 40|^evaluating: ${at} of 40`)),
+      ),
+    );
+  });
+
+  test("a first update that compiles is told of", () => {
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    if (output.display) output.display.compiling = () => ({ done: 5, asked: 30 });
+    const run = showRun(output, 2);
+    vi.advanceTimersByTime(5000);
+    run.update(1, metrics);
+    run.end();
+    expect(stderr.text).toMatch(
+      /^update 1 of 2 goes on, compiling kernels: 5 of 30, 0:02 so far\nupdate 1 of 2 goes on, compiling kernels: 5 of 30, 0:05 so far\nupdate 1\/2 {2}loss [^\n]*\n$/,
+    );
+  });
+
+  test("how long a command may be silent can be said", async () => {
+    vi.stubEnv("KTO_SILENCE", "20");
+    const stderr = new CapturedStream();
+    vi.useFakeTimers({ toFake: ["performance", "setInterval", "clearInterval"] });
+    const output = new Output({ stdout: stderr, stderr }, { json: false, log_level: "info" });
+    vi.stubEnv("KTO_SILENCE", "soon");
+    expect(() => new Output({ stdout: stderr, stderr }, { json: false, log_level: "info" })).toThrow(
+      'the variable KTO_SILENCE is "soon"; use a number of seconds above 0.',
+    );
+    vi.unstubAllEnvs();
+    await working(output, "loading ./model", async () => void vi.advanceTimersByTime(21_000));
+    expect(stderr.text).toBe("loading ./model, 0:20 so far\n");
   });
 
   test("a download has its first line at once, then one every few seconds, and the last", async () => {
