@@ -47,7 +47,9 @@ async function main() {
   }
   if (command === "test") return await runTests();
   const programs = { quickstart: "examples/quickstart/run.ts", "gpu-report": "scripts/gpu-report.ts" };
-  if (command in programs) return await run("node", ["--import", "tsx", programs[command], ...extra], nativeNoise());
+  const starting = `Starting ${command === "quickstart" ? "the quickstart" : "the report"} ...`;
+  if (command in programs)
+    return await run("node", ["--import", "tsx", programs[command], ...extra], nativeNoise(), undefined, starting);
   return 0;
 }
 
@@ -88,7 +90,7 @@ async function prepareQuickstart() {
 
 /** Says which adapter there is. */
 async function findAdapter(drop) {
-  return await run("node", ["--import", "tsx", "scripts/adapter.ts"], drop);
+  return await run("node", ["--import", "tsx", "scripts/adapter.ts"], drop, undefined, "Looking for an adapter ...");
 }
 
 async function npm(...words) {
@@ -256,12 +258,14 @@ function toolPath(packageName, tool) {
 /**
  * Runs a program in the project folder and returns its exit code. "node" is this Node. Lines on stderr for which
  * `drop` is true are left out; without `drop` stderr stays the terminal that it was. So does stdout without `tell`.
+ * `starting` is said where the program has neither ended nor told that it begins (by a message) within 1.5 s.
  */
-function run(program, options, drop, tell) {
+function run(program, options, drop, tell, starting) {
   return new Promise((resolve) => {
+    const streams = ["inherit", tell === undefined ? "inherit" : "pipe", drop === undefined ? "inherit" : "pipe"];
     const child = spawn(program === "node" ? process.execPath : program, options, {
       cwd: root,
-      stdio: ["inherit", tell === undefined ? "inherit" : "pipe", drop === undefined ? "inherit" : "pipe"],
+      stdio: starting === undefined ? streams : [...streams, "ipc"],
       shell: program !== "node" && process.platform === "win32",
     });
     if (child.stderr !== null && drop !== undefined) {
@@ -270,11 +274,17 @@ function run(program, options, drop, tell) {
       });
     }
     if (child.stdout !== null && tell !== undefined) createInterface({ input: child.stdout }).on("line", tell);
+    const silent = starting === undefined ? undefined : setTimeout(() => console.log(starting), 1500);
+    child.on("message", () => clearTimeout(silent));
     child.on("error", (error) => {
+      clearTimeout(silent);
       console.error(`${program} could not be started: ${error.message}.`);
       resolve(1);
     });
     // "close", not "exit": what the child still had to say is out by then.
-    child.on("close", (code, signal) => resolve(code ?? (signal === "SIGINT" ? 130 : 1)));
+    child.on("close", (code, signal) => {
+      clearTimeout(silent);
+      resolve(code ?? (signal === "SIGINT" ? 130 : 1));
+    });
   });
 }

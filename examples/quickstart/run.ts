@@ -7,6 +7,10 @@ import { Output } from "../../src/cli/terminal/output.ts";
 import { KtoError } from "../../src/index.ts";
 import { align, wholeRun } from "./align.ts";
 
+// To scripts/bootstrap.mjs, which says that the program is starting where loading it takes long.
+process.send?.("begins");
+process.disconnect?.();
+
 async function main(): Promise<boolean> {
   const { stdout } = process;
   // All of it to stdout, since npm's scripts may read stderr.

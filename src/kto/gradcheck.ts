@@ -68,6 +68,8 @@ export interface GradientCheckOptions {
   readonly examples: readonly BatchExample[];
   readonly objective: ObjectiveOptions;
   readonly tolerance?: number;
+  /** Called before the float64 model computes, which nothing interrupts. */
+  readonly onCompare?: () => void;
 }
 
 /**
@@ -129,6 +131,7 @@ async function compare(
   // A forward pass costs 2 flops a parameter and token; four of them (two models, two completions), and a backward of
   // two.
   if (12 * policy.layout.parameterCount * tokens > FLOAT64_BUDGET) return undefined;
+  options.onCompare?.();
   const { pair, valid } = mismatchedPairs(examples);
   const exact = ktoFloat64Gradient({
     policy: await float64Model(policy),

@@ -19,6 +19,7 @@ import { type BenchOptions, benchDescription } from "../descriptions/bench.ts";
 import { command } from "../options/command.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(benchDescription, runBench);
 
@@ -31,7 +32,9 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), "kto-bench-"));
   const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
   try {
-    const peaks = await measurePeaks(device, timingOptions(options.quick));
+    const peaks = await working(output, "measuring the adapter's peaks", () =>
+      measurePeaks(device, timingOptions(options.quick)),
+    );
     say(
       `${device.description}${device.isSoftware ? " (software: these figures are not a GPU's)" : ""}, subgroups of ${device.facts.subgroupSize || "no fixed size"}`,
     );
@@ -40,7 +43,12 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
     const withPeers = options.peers ?? !options.quick;
     const results: BenchmarkResult[] = [];
     const runPeers = withPeers ? peerRunner(options.adapter, (text) => output.debug(text)) : async () => ({});
-    for await (const result of runBenchmarks(device, peaks, chosen, { quick: options.quick, scratch, runPeers })) {
+    const running = runBenchmarks(device, peaks, chosen, { quick: options.quick, scratch, runPeers });
+    const count = chosen.kernels.length + chosen.generations.length + chosen.steps.length;
+    while (true) {
+      const what = `benchmark ${results.length + 1} of ${count}`;
+      const { value: result } = await working(output, what, () => running.next());
+      if (!result) break;
       results.push(result);
       for (const line of tableLines(result)) say(line);
     }

@@ -23,7 +23,8 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     if (options.loss_type === "kto") requirePairs(examples, options);
     const objective = objectiveOptions(options, examples);
     const check = await working(output, "checking gradients", async () => {
-      return await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance });
+      const onCompare = () => output.info("comparing with the float64 model, in plain JavaScript ...");
+      return await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance, onCompare });
     });
     requireFinite(check, examples, options);
     if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);

@@ -9,6 +9,8 @@ import { clipped, type Line, painted, type Theme, widthOf } from "./styled.ts";
 /** Least time between two drawings of news, and the time after which lines are drawn again for their clocks. */
 const REDRAW_MS = 100;
 const TICK_MS = 250;
+/** Work that has just begun is not told of. */
+const YOUNG_MS = 250;
 /** Between two plain lines of work that has news. */
 const MOST_SILENT_MS = 5000;
 
@@ -61,6 +63,8 @@ export interface DisplayOptions {
   readonly now?: () => number;
   /** Milliseconds; default 1500, so that nobody sees two seconds of nothing. */
   readonly longestSilenceMs?: number;
+  /** Since when nothing has been written, by `now`; default: since now. */
+  readonly silentSince?: number | undefined;
 }
 
 interface Shown {
@@ -91,7 +95,7 @@ export class Display {
   constructor(stream: TextSink, theme: Theme, options: DisplayOptions = {}) {
     const { live = stream.isTTY === true, now = () => performance.now(), longestSilenceMs = 1500 } = options;
     this.now = now;
-    this.#writtenAt = now();
+    this.#writtenAt = options.silentSince ?? now();
     this.#longestSilenceMs = longestSilenceMs;
     this.#live = live;
     this.#stream = stream;
@@ -210,5 +214,5 @@ export function everyFewSeconds({ sinceMs, news }: PlainTimes): boolean {
 
 /** Where nothing has been written for too long, by whomever; of work without news ever more seldom. */
 export function breaksSilence({ ageMs, silentMs, longestSilenceMs }: PlainTimes): boolean {
-  return Math.min(ageMs, silentMs) >= longestSilenceMs;
+  return silentMs >= longestSilenceMs && ageMs >= YOUNG_MS;
 }

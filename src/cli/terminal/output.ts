@@ -35,7 +35,12 @@ export class Output {
     const least = options.quiet ? levels.indexOf("warning") : 0;
     this.#level = Math.max(least, levels.indexOf(options.log_level));
     this.display = this.tells("info")
-      ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr), ...longestSilence() })
+      ? new Display(streams.stderr, themeOf(streams.stderr), {
+          live: isLive(streams.stderr),
+          // The clock of `performance` begins with the process, which takes a moment to load.
+          silentSince: streams.stderr === process.stderr || streams.stderr === process.stdout ? 0 : undefined,
+          ...longestSilence(),
+        })
       : undefined;
   }
 
