@@ -20,7 +20,7 @@ export interface GenerationCase {
   readonly sequences: number;
 }
 
-/** Of 135 million parameters, which fit no cache. */
+/** Cases with a model of 135 million parameters, which fit no cache. */
 export const generationCases: readonly GenerationCase[] = [1, 4, 16].map((sequences) => ({
   name: `generation, ${sequences} ${sequences === 1 ? "sequence" : "sequences"}`,
   shape: "SmolLM2-135M in bf16, greedy",
@@ -34,7 +34,7 @@ const PROMPT_TOKENS = 8;
 const WARM_UP = 4;
 
 export interface GenerationResult {
-  /** Of one pass: a token of each sequence. */
+  /** Milliseconds of one pass, which gives a token of each sequence. */
   readonly medianMs: number;
   readonly spread: number;
   /** Multiply-adds with the weights, and their bytes, of one pass. */

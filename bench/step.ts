@@ -128,7 +128,7 @@ export async function timeStep(
       ...timing,
       ...costOf(trainer.update),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
-      /** Of the run: both models, gradients, moments, activations, scratch. */
+      /** Device bytes of the run: both models, gradients, moments, activations and scratch. */
       deviceBytes: device.totalBytes,
       host,
       kernels,

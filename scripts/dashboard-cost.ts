@@ -21,7 +21,7 @@ import { type ClientRequest, get, type IncomingMessage } from "node:http";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { metricsPath, PARTS, type Part, stateOf, withNews } from "../src/dashboard/page/asking.ts";
+import { answerState, metricsPath, PARTS, type PagePart, withNews } from "../src/dashboard/page/asking.ts";
 import type { ExamplesAnswer, MetricsAnswer, RunSummary } from "../src/dashboard/protocol.ts";
 import { commit } from "../src/engine/platform/node-commit.ts";
 import { meanInterval } from "../src/kto/report/statistics.ts";
@@ -38,9 +38,9 @@ const { values } = parseArgs({
     shared: { type: "boolean", default: false },
   },
 });
-const part = Object.keys(PARTS).find((name): name is Part => name === values.part);
+const part = Object.keys(PARTS).find((name): name is PagePart => name === values.part);
 if (part === undefined) throw new Error(`--part is one of ${Object.keys(PARTS).join(", ")}.`);
-const asks: (typeof PARTS)[Part]["asks"] = PARTS[part].asks;
+const asks: (typeof PARTS)[PagePart]["asks"] = PARTS[part].asks;
 const [seconds, updates, settle] = [Number(values.seconds), Number(values.updates), Number(values.settle)];
 if (!(settle < updates)) throw new Error("--settle must be less than --updates.");
 /** What the run may lose, as a share of its time. */
@@ -137,7 +137,7 @@ class Watcher {
 
   async #ask(run: RunSummary): Promise<void> {
     for (const word of asks) {
-      const state = stateOf(word, run);
+      const state = answerState(word, run);
       if (this.#states.get(word) === state) continue;
       this.#states.set(word, state);
       if (word === "metrics") {

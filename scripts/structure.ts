@@ -1,12 +1,13 @@
 /**
  * The structure of the sources as their imports show it: files, imports between folders, circles, longest files.
- * `npx tsx scripts/structure.ts` prints it; test/layers.test.ts holds it. It reads text and runs nothing.
+ * `npx tsx scripts/structure.ts` prints it, with a folder behind it that of another checkout; test/layers.test.ts holds
+ * it. It reads text and runs nothing.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, posix, sep } from "node:path";
+import { dirname, join, posix, resolve, sep } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const root = join(import.meta.dirname, "..");
+const repository = join(import.meta.dirname, "..");
 
 /** An import statement, a re-export or an import() call, between files by their paths in the repository. */
 export interface Import {
@@ -24,9 +25,9 @@ export interface Structure {
   readonly imports: readonly Import[];
 }
 
-/** Reads the TypeScript of src/ and bench/. */
-export function readStructure(): Structure {
-  const files = [...sourcesIn("src"), ...sourcesIn("bench")];
+/** Reads the TypeScript of src/ and bench/ in a checkout; default: this one. */
+export function readStructure(root = repository): Structure {
+  const files = ["src", "bench"].flatMap((folder) => sourcesIn(root, folder));
   const texts = files.map((path) => ({ path, text: readFileSync(join(root, path), "utf8") }));
   return {
     files: texts.map(({ path, text }) => ({ path, lines: text.split("\n").length - 1 })),
@@ -34,7 +35,7 @@ export function readStructure(): Structure {
   };
 }
 
-function sourcesIn(folder: string): string[] {
+function sourcesIn(root: string, folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
     .filter((name) => /\.tsx?$/.test(name))
     .map((name) => posix.join(folder, name.split(sep).join("/")))
@@ -108,12 +109,23 @@ function report(structure: Structure): string {
         String(count((from, to) => from !== folder && to === folder)).padStart(13),
     );
   }
-  const own = (edge: string) => edge.split(" -> ");
-  for (const floor of ["src/kernels", "src/engine", "src/kto", "src/cli", "bench"]) {
+  lines.push("", "floor          files   lines  folders  imports  between folders  circles  longest file");
+  for (const floor of ["src/kernels", "src/engine", "src/kto", "src/dashboard", "src/cli", "bench"]) {
     const here = files.filter(({ path }) => path.startsWith(`${floor}/`));
-    const inside = [...edges].filter((edge) => own(edge).every((path) => path.startsWith(`${floor}/`)));
+    const [longest] = [...here].sort((a, b) => b.lines - a.lines);
+    if (longest === undefined) continue;
+    const inside = imports.filter((edge) => [edge.from, edge.to].every((path) => path.startsWith(`${floor}/`)));
+    const own = { files: here, imports: inside };
+    const between = [...folderEdges(own).keys()].map((edge) => edge.split(" -> ") as [string, string]);
     lines.push(
-      `${floor}: ${here.length} files, ${here.reduce((sum, { lines }) => sum + lines, 0)} lines, ${inside.length} imports inside it`,
+      floor.padEnd(13) +
+        String(here.length).padStart(7) +
+        String(here.reduce((sum, { lines }) => sum + lines, 0)).padStart(8) +
+        String(new Set(here.map(({ path }) => dirname(path))).size).padStart(9) +
+        String(new Set(fileEdges(own).map((edge) => edge.join(" -> "))).size).padStart(9) +
+        String(between.length).padStart(17) +
+        String(circles(fileEdges(own)).length + circles(between).length).padStart(9) +
+        `  ${longest.path.slice(floor.length + 1)} ${longest.lines}`,
     );
   }
   const inFunctions = imports.filter(({ dynamic }) => dynamic);
@@ -121,6 +133,7 @@ function report(structure: Structure): string {
   const longest = [...files].sort((a, b) => b.lines - a.lines).slice(0, 8);
   return [
     ...lines,
+    "",
     `circles between files: ${circles(fileEdges(structure)).length}`,
     `circles between folders: ${circles(folders).length}`,
     ...circles(folders).map((circle) => `  ${circle.join(" -> ")}`),
@@ -130,4 +143,7 @@ function report(structure: Structure): string {
   ].join("\n");
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) console.log(report(readStructure()));
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const [checkout = repository] = process.argv.slice(2);
+  console.log(report(readStructure(resolve(checkout))));
+}

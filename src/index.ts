@@ -76,7 +76,7 @@ export {
 export type { BatchExample } from "./kto/method/batch.ts";
 export type { Metrics } from "./kto/method/metrics.ts";
 export type { ObjectiveOptions } from "./kto/method/objective.ts";
-export { configAdvice, type RunFacts } from "./kto/options/advice.ts";
+export { type AdviceFacts, configAdvice } from "./kto/options/advice.ts";
 export type { TrainerOptions } from "./kto/options/kto.ts";
 export type { RunOptions } from "./kto/options/run.ts";
 export type { SftTrainerOptions } from "./kto/options/sft.ts";

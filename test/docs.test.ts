@@ -131,6 +131,21 @@ test("the places of finding your way exist, and each name in parentheses occurs 
   expect(lost).toEqual([]);
 });
 
+test("the places that the table of cases names exist, and each name in parentheses occurs in its file", () => {
+  const rows = [...textOf("test/fixtures/cases/README.md").matchAll(/^\| .* \| (.*) \| .* \|$/gm)].slice(1);
+  const files = ["src", "bin", "test"].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name}`),
+  );
+  const lost = rows.flatMap(([, cell = ""]) =>
+    [...cell.matchAll(/`([\w./-]+\.[jt]s)`(?: \(`([^`]+)`\))?/g)].flatMap(([, path = "", name = ""]) => {
+      const found = existsSync(join(root, path)) ? [path] : files.filter((one) => one.endsWith(`/${path}`));
+      return found.some((one) => textOf(one).includes(name)) ? [] : [`${path} ${name}`.trimEnd()];
+    }),
+  );
+  expect(rows.length).toBeGreaterThan(30);
+  expect(lost).toEqual([]);
+});
+
 test("the tests that the table of cases names occur in their files", () => {
   const rows = [...textOf("test/fixtures/cases/README.md").matchAll(/^\| .* \| .* \| (.*) \|$/gm)].slice(1);
   const files = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" });

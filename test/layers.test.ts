@@ -143,6 +143,70 @@ test("no circle of imports between files, those of types included, nor between f
   expect(circles(folders)).toEqual([]);
 });
 
+/** Lines of a file, and files of a folder, beyond which a reader no longer sees what is there. */
+const MOST_LINES = 450;
+const MOST_FILES = 16;
+
+/** Folders that hold more, at most as many as are said here, and why they are one folder. */
+const LARGER_FOLDERS: Readonly<Record<string, readonly [files: number, reason: string]>> = {
+  "src/kernels": [52, "one file a layer and one a tile, listed by name as llm.c lists them"],
+  "src/kernels/float64": [30, "one twin for each file of src/kernels that computes"],
+  "src/engine/model": [34, "one file a part of the decoder, forward and backward; its wings are folders already"],
+  "src/engine/platform": [
+    38,
+    "one interface, with the side of Node (node-*) and of browsers (browser-*) for each part",
+  ],
+  "src/engine/text/jinja": [34, "one language: its lexer, parser, values, filters and tests"],
+  "src/kto/data": [32, "one way from a file to token ids, a step a file; exports have their own folder"],
+  "src/kto/data/exports": [22, "one file a program whose thumbs are read, and what these share"],
+  "src/kto/options": [26, "one file a group of options, as docs/reference/options.md has them"],
+  "src/kto/run": [28, "one run: run.ts, and a file for each thing that it writes, resumes from or shares"],
+  "src/dashboard/page": [24, "one page, a component a file"],
+  "src/cli/descriptions": [20, "one file a command: what help says without loading the command"],
+  "src/cli/terminal": [26, "one terminal: what is shown, a part a file"],
+  "bench/kernels": [18, "one file a kernel"],
+  "bench/experiments": [18, "one file an experiment"],
+};
+
+test(`no file is longer than ${MOST_LINES} lines`, () => {
+  const long = structure.files.filter(({ lines }) => lines > MOST_LINES);
+  expect(long.map(({ path, lines }) => `${path} has ${lines}`)).toEqual([]);
+});
+
+test(`a folder holds at most ${MOST_FILES} files, but for those that are named here with the reason`, () => {
+  const counts = new Map<string, number>();
+  for (const file of files) counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1);
+  const full = [...counts].filter(([folder, count]) => count > (LARGER_FOLDERS[folder]?.[0] ?? MOST_FILES));
+  expect(full.map(([folder, count]) => `${folder} has ${count}`)).toEqual([]);
+  const needless = Object.keys(LARGER_FOLDERS).filter((folder) => (counts.get(folder) ?? 0) <= MOST_FILES);
+  expect(needless).toEqual([]);
+});
+
+/** Exported names that two files declare, and why. Twins in float64/ bear the names of what they check. */
+const DECLARED_TWICE: Readonly<Record<string, string>> = {
+  platform: "Node's and the browser's side of one interface, of which package.json's imports choose one",
+};
+
+test("an exported name is declared in one file, but for float64 twins and those that are named here", () => {
+  const declaration =
+    /^export (?:declare |abstract |async )*(?:const|let|class|function\*?|interface|type|enum)\s+([\w$]+)/gm;
+  const places = new Map<string, Set<string>>();
+  for (const file of files.filter((one) => one.startsWith("src/"))) {
+    for (const [, name = ""] of readFileSync(file, "utf8").matchAll(declaration)) {
+      places.set(name, (places.get(name) ?? new Set()).add(file));
+    }
+  }
+  expect(places.size).toBeGreaterThan(1000);
+  const isTwin = (file: string) => file.includes("/float64/");
+  const twice = [...places].filter(([, found]) => {
+    const twins = [...found].filter(isTwin);
+    return found.size - twins.length > 1 || twins.length > 1;
+  });
+  const told = twice.filter(([name]) => !(name in DECLARED_TWICE));
+  expect(told.map(([name, found]) => `${name} in ${[...found].join(" and ")}`)).toEqual([]);
+  expect(Object.keys(DECLARED_TWICE).filter((name) => !twice.some(([found]) => found === name))).toEqual([]);
+});
+
 test("every worker that a module starts is a file that scripts/build.mjs makes", () => {
   const build = readFileSync("scripts/build.mjs", "utf8");
   const workers = files

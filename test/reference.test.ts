@@ -12,7 +12,7 @@ import { OPTIMIZER_STATE } from "../src/kernels/reduce.ts";
 import { SFT_SUMS } from "../src/kernels/sft-objective.ts";
 import { EVAL_PREFIX, EVALUATION_TIMES } from "../src/kto/evaluation/evaluator.ts";
 import { WIN_RATE_METRICS } from "../src/kto/judge/compare.ts";
-import { marginInterval, objectiveMetrics, sftMetrics, windowMetrics } from "../src/kto/method/metrics.ts";
+import { marginInterval, objectiveMetrics, sftObjectiveMetrics, windowMetrics } from "../src/kto/method/metrics.ts";
 import * as meanings from "../src/kto/report/metric-meanings.ts";
 import { exampleLineSchema } from "../src/kto/run/example-line.ts";
 
@@ -52,7 +52,7 @@ test("the metrics of training are those that a run writes", () => {
 });
 
 test("the metrics of supervised fine-tuning, of evaluations and of judges are those that are written", () => {
-  const ofSft = Object.keys(sftMetrics(ones(SFT_SUMS.size)));
+  const ofSft = Object.keys(sftObjectiveMetrics(ones(SFT_SUMS.size)));
   // The entropy is KTO's.
   expect(namesOf(meanings.sftMetrics)).toEqual(ofSft.filter((name) => name !== "entropy"));
   const groups = [1, 2, 3].map((reward) => {

@@ -25,7 +25,7 @@ const LEAST_MS = 50;
 const LOOP =
   /^([\s\S]*?)( {2}for \(var k = 0u; k < u\.K; k \+= (\d+)u\) \{\n)\s+workgroupBarrier\(\);\n([\s\S]*?)\s+workgroupBarrier\(\);\n([\s\S]*?)\n {2}\}\n([\s\S]*)$/;
 
-/** The same text with two halves of workgroup memory. */
+/** The kernel's text with two halves of workgroup memory, one filled while the other is multiplied. */
 function doubleBuffered(wgsl: string, ahead: boolean): string {
   const [, before = "", head = "", steps = "", fill = "", multiply = "", rest = ""] = LOOP.exec(wgsl) ?? [];
   if (head === "") throw new Error("a text without a loop over k that fills workgroup memory");

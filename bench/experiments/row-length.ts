@@ -34,7 +34,7 @@ const WITHIN = 0.1;
 interface Point {
   readonly tokens: number;
   readonly update_ms: number;
-  /** Of all threads; the line goes by it on software adapters. */
+  /** Processor time of all threads; on software adapters the line is drawn by it. */
   readonly update_processor_ms: number;
   readonly spread: number;
   /** Milliseconds of an update over its tokens, the processor's on software adapters. */

@@ -38,7 +38,7 @@ interface Point {
   readonly threads: number;
   readonly wall_s: number;
   readonly processor_s: number;
-  /** Of the thread that reads, hashes and collects. */
+  /** Processor seconds of the thread that reads, hashes and collects. */
   readonly reader_s: number;
   readonly survey_s: number;
 }

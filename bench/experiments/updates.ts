@@ -16,7 +16,7 @@ export interface Subject {
   /** Device bytes of the run, and of these what is no model, gradient or moment. */
   readonly bytes: number;
   readonly workingBytes: number;
-  /** Of the updates that were timed. */
+  /** The times of the updates, in their order. */
   readonly times: Timed[];
   /** Makes an update. */
   readonly update: () => Promise<void>;

@@ -8,7 +8,7 @@ import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
   logSoftmaxGatherGradient,
-  splitColumns,
+  tokensPerSplit,
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../measure/case.ts";
@@ -141,7 +141,7 @@ function recordForward(bench: BenchmarkMemory, program: Program, inputs: HeadInp
   const hidden = bench.of([rows, width], inputs.hidden);
   const table = bench.of([vocabulary, width], inputs.table);
   const targets = bench.of([rows], inputs.targets);
-  const perSplit = splitColumns(vocabulary);
+  const perSplit = tokensPerSplit(vocabulary);
   const partials = bench.zeros(Math.ceil(vocabulary / perSplit), rows, 2);
   const targetLogits = bench.zeros(rows);
   program.dispatch(logSoftmaxGatherForward(rows, vocabulary, width, facts, "f32", vocabulary, cap), {

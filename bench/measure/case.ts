@@ -23,7 +23,7 @@ export interface BenchmarkCase {
   readonly hardwareOnly?: boolean;
   /** What products may round their operands to, where the adapter has matrices; default f32. */
   readonly products?: ProductFormat;
-  /** The same work for other engines, where they can do it. */
+  /** The case's work as other engines can do it; undefined where they cannot. */
   readonly peerWork?: PeerWork;
   /** Records the work into `program`; returns the check to run after the first replay, which throws if it is wrong. */
   readonly record: (bench: BenchmarkMemory, program: Program) => () => Promise<void>;

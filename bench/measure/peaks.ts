@@ -13,9 +13,9 @@ import { type TimingOptions, time } from "./measure.ts";
 export interface Peaks {
   /** Billions of floating-point operations a second, f32 (a multiply-add is two). */
   readonly gflops: number;
-  /** The same in f16; undefined where the adapter has no `shader-f16`. */
+  /** Billions of f16 operations a second; undefined where the adapter has no `shader-f16`. */
   readonly f16Gflops?: number | undefined;
-  /** The same by subgroup matrices, those that products use here; undefined where they use none. */
+  /** Billions of operations a second by the subgroup matrices that products use here; undefined where they use none. */
   readonly matrixGflops?: number | undefined;
   /** Billions of bytes a second, read and written bytes added. */
   readonly gbps: number;

@@ -14,7 +14,7 @@ export interface Host {
   readonly issues: string | null;
   /** Words after `node` that start the report again, to run one part. */
   readonly self: readonly string[];
-  /** The same of the `kto` command. */
+  /** Words after `node` that start the `kto` command. */
   readonly kto: readonly string[];
   /** Names of the kernel test files, e.g. "matmul". */
   readonly kernelTests: readonly string[];

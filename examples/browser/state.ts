@@ -3,7 +3,7 @@
  * worker or draws.
  */
 import type { GivenFile } from "../../src/browser.ts";
-import type { ExampleLine, Series } from "../../src/dashboard/protocol.ts";
+import type { ExampleLine, MetricSeries } from "../../src/dashboard/protocol.ts";
 import type { Opened, Reply, Request, Telling, Thumb, Told } from "./protocol.ts";
 
 /** Updates whose examples are kept for the picture of the value function. */
@@ -36,7 +36,7 @@ export interface State {
   /** Updates of the trainings that ended. */
   readonly stepsBefore: number;
   readonly progress: { readonly step: number; readonly totalSteps: number } | undefined;
-  readonly series: Readonly<Record<string, Series>>;
+  readonly series: Readonly<Record<string, MetricSeries>>;
   readonly lines: readonly ExampleLine[];
   /** What the last training made. */
   readonly files: readonly GivenFile[];
@@ -136,8 +136,8 @@ function withPoint(
   series: State["series"],
   step: number,
   metrics: Readonly<Record<string, number>>,
-): Record<string, Series> {
-  const known: Record<string, Series> = { ...series };
+): Record<string, MetricSeries> {
+  const known: Record<string, MetricSeries> = { ...series };
   for (const [name, value] of Object.entries(metrics)) {
     if (!Number.isFinite(value)) continue;
     const { steps = [], values = [] } = known[name] ?? {};

@@ -1,7 +1,7 @@
 /** What the run leaves for `kto dashboard`, written as `kto train` writes it: metrics, examples, texts of rows, settings. */
 
 import { writeFacts } from "../../src/cli/session/results.ts";
-import { RowTexts } from "../../src/cli/session/row-texts.ts";
+import { RowTexts } from "../../src/cli/session/rows-file.ts";
 import { ExamplesFile } from "../../src/cli/terminal/examples-file.ts";
 import { MetricsFile } from "../../src/cli/terminal/metrics-file.ts";
 import { platform } from "../../src/engine/platform/index.ts";

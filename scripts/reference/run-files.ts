@@ -3,8 +3,6 @@
  * finds each file that its runs leave behind in this list.
  */
 
-import { SAMPLES_FILE } from "../../src/cli/session/samples.ts";
-import { METRICS_FILE } from "../../src/cli/terminal/metrics-file.ts";
 import { CHECKSUMS_FILE } from "../../src/engine/files/checkpoint-folders.ts";
 import { MODEL_FILES, TEMPLATES_FOLDER, TOKENIZER_FILES } from "../../src/engine/model/config/folder.ts";
 import { ADAPTER_CONFIG } from "../../src/engine/model/peft-config.ts";
@@ -21,6 +19,7 @@ import { LOCK_FILE } from "../../src/kto/run/lock.ts";
 import { RANKS_FILE } from "../../src/kto/run/rank-states.ts";
 import { ROWS_FILE } from "../../src/kto/run/row-line.ts";
 import { RUN_FILE } from "../../src/kto/run/run-facts.ts";
+import { METRICS_FILE, SAMPLES_FILE } from "../../src/kto/run/run-files.ts";
 import { RANDOM_STATE_FILE, RUN_STATE_FILE, TRAINER_STATE_FILE } from "../../src/kto/run/state.ts";
 import { TRACKERS_FILE } from "../../src/kto/run/tracking.ts";
 

@@ -2,9 +2,9 @@
 import type { EventLine } from "../kto/run/event-line.ts";
 import type { ExampleLine } from "../kto/run/example-line.ts";
 import type { RunFacts } from "../kto/run/run-facts.ts";
-import type { Series } from "./series.ts";
+import type { MetricSeries } from "./series.ts";
 
-export type { EventLine, ExampleLine, RunFacts, Series };
+export type { EventLine, ExampleLine, MetricSeries, RunFacts };
 
 /** A run in the list. */
 export interface RunSummary {
@@ -38,7 +38,7 @@ export interface MetricsAnswer {
   /** Lines that are left out, because the page has them: as many as it asked from, or 0. */
   readonly from: number;
   /** By metric: all lines, thinned, or every point of those behind `from`. */
-  readonly series: Readonly<Record<string, Series>>;
+  readonly series: Readonly<Record<string, MetricSeries>>;
 }
 
 /** The answer to /api/runs/ID/samples: what the model said to the same prompts at the first and at the last update. */
@@ -47,7 +47,7 @@ export interface SamplesAnswer {
   readonly last: number;
   readonly samples: readonly {
     readonly index: number;
-    /** Of a chat its messages, one after another. */
+    /** The prompt's text; of a chat the texts of its messages, one after another. */
     readonly prompt: string;
     readonly first: string;
     readonly last: string;
@@ -64,7 +64,7 @@ export interface RewardsAnswer {
   /** The range of rewards, which bins divide equally. */
   readonly low: number;
   readonly high: number;
-  /** Of each column the updates that it holds: the first one and the last one. */
+  /** The first and the last update of each column. */
   readonly from: readonly number[];
   readonly to: readonly number[];
   /** By column, by bin from below: examples. */
@@ -80,7 +80,7 @@ export interface StandingRow {
   readonly index: number;
   readonly label: boolean;
   /** Its rewards in the logged updates that had it, thinned; the last one is what it is sorted by. */
-  readonly rewards: Series;
+  readonly rewards: MetricSeries;
   /** Cut; undefined where the run wrote no text of it. */
   readonly text?: { readonly prompt: string; readonly completion: string } | undefined;
 }

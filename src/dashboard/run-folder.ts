@@ -3,9 +3,10 @@ import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import type { FileSource } from "../engine/platform/platform.ts";
 import { errorMessage, FileError } from "../errors.ts";
-import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
+import { type LoggedLine, runVerdict } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
+import { METRICS_FILE, SAMPLES_FILE } from "../kto/run/run-files.ts";
 import { type FoundLine, GrowingLines } from "./growing-lines.ts";
 import type {
   EventsAnswer,
@@ -20,10 +21,6 @@ import { RewardHistory } from "./reward-history.ts";
 import { RunNotes } from "./run-notes.ts";
 import { SeriesTable, thinned } from "./series.ts";
 
-export const METRICS_FILE = "metrics.jsonl";
-
-export const SAMPLES_FILE = "samples.jsonl";
-
 /** Prompts whose samples are sent. */
 const MOST_SAMPLES = 50;
 const sampleSchema = z.object({ index: z.number(), prompt: z.unknown(), completion: z.string() });
@@ -31,7 +28,7 @@ const message = z.object({ role: z.string(), content: z.string() });
 
 /** Points of a curve that are sent; a screen has fewer columns. */
 const MOST_POINTS = 2000;
-/** Of each metric by which it is said whether a run learnt, the last values that count; the first one does too. */
+/** How many last values of a metric count where it is said whether a run learnt; the first value counts too. */
 const LAST_JUDGED = 100;
 const JUDGED = /^(eval_)?(loss|rewards\/margins(\/(low|high))?)$|^eval_win_rate(\/(low|high))?$/;
 
@@ -45,7 +42,7 @@ export class RunFolder {
   readonly #table = new SeriesTable();
   /** Where the lines of examples.jsonl lie, by step; the last of a step counts. */
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
-  /** The same for samples.jsonl, which has a line for each prompt. */
+  /** Where the lines of samples.jsonl lie, by step; it has a line for each prompt. */
   readonly #said = new Map<number, Pick<FoundLine, "offset" | "length">[]>();
   readonly #rewards = new RewardHistory();
   readonly #notes: RunNotes;
@@ -186,7 +183,7 @@ export class RunFolder {
       }
     }
     const log: LoggedLine[] = [...lines].sort(([a], [b]) => a - b).map(([, line]) => line);
-    return verdictOf(log, isSft ? "sft" : "kto");
+    return runVerdict(log, isSft ? "sft" : "kto");
   }
 
   /** @param known what the asking page has already: that many lines of that generation */

@@ -1,7 +1,7 @@
 /** The numbers of metrics.jsonl as series by name, and fewer points of them that look the same. */
 
 /** A metric over the updates at which it was logged. */
-export interface Series {
+export interface MetricSeries {
   readonly steps: readonly number[];
   readonly values: readonly number[];
 }
@@ -59,7 +59,7 @@ export class SeriesTable {
     return true;
   }
 
-  #halve(name: string, { steps, values }: Series) {
+  #halve(name: string, { steps, values }: MetricSeries) {
     const older = { steps: steps.slice(0, -LAST_KEPT), values: values.slice(0, -LAST_KEPT) };
     const kept = thinned(older, this.#mostKept / 2 - LAST_KEPT);
     const series = {
@@ -76,12 +76,12 @@ export class SeriesTable {
     this.#lines = 0;
   }
 
-  series(name: string): Series {
+  series(name: string): MetricSeries {
     return this.#series.get(name) ?? { steps: [], values: [] };
   }
 
   /** The series of the lines behind the first `lines`, every point of them; undefined where these are too many. */
-  since(lines: number): ReadonlyMap<string, Series> | undefined {
+  since(lines: number): ReadonlyMap<string, MetricSeries> | undefined {
     const count = this.#lines - lines;
     if (count < 0 || count > this.#recent.length) return undefined;
     const found = new Map<string, { readonly steps: number[]; readonly values: number[] }>();
@@ -101,7 +101,7 @@ export class SeriesTable {
  * At most `most` points (4 or more) of a series: the first, the last, and of each of equal ranges of steps between them
  * its lowest and highest point, so that no peak is lost.
  */
-export function thinned({ steps, values }: Series, most: number): Series {
+export function thinned({ steps, values }: MetricSeries, most: number): MetricSeries {
   const { length } = values;
   if (length <= most) return { steps, values };
   const kept = [0];

@@ -88,7 +88,7 @@ export function firstNotFinite(values: Float32Array): number {
   return zero === 0 ? -1 : values.findIndex((value) => !Number.isFinite(value));
 }
 
-/** The same for stored numbers, without unpacking them. */
+/** Place of the first NaN or infinity among stored numbers, or -1; they are not unpacked. */
 export function firstNotFiniteStored(bytes: Uint8Array<ArrayBuffer>, format: StoredFormat): number {
   if (format === "f32") return firstNotFinite(toF32(bytes, format));
   const exponent = format === "bf16" ? 0x7f80 : 0x7c00;

@@ -9,9 +9,9 @@ import { NF4_TABLE } from "../kernels/stored-nf4.ts";
 import { f16ToF32, f32ToF16 } from "./number-formats.ts";
 
 export interface Quantized {
-  /** As `QUANTIZED` says; half a byte that is left over has the code of 0. */
+  /** Codes, packed as `QUANTIZED` says of the format; half a byte that is left over has the code of 0. */
   readonly codes: Uint8Array<ArrayBuffer>;
-  /** Of the blocks, as f32 numbers that the format of scales holds. */
+  /** [blocks], one scale for each: f32 numbers that the format of scales holds exactly. */
   readonly scales: Float32Array<ArrayBuffer>;
 }
 
@@ -33,7 +33,7 @@ function largest(values: Float32Array, block: number): Float32Array<ArrayBuffer>
   });
 }
 
-/** Of an ascending table: the halves of the ways between neighbours, beyond which the upper one is nearer. */
+/** The numbers halfway between neighbours of an ascending table: beyond them the upper neighbour is nearer. */
 const middlesOf = (table: Float32Array) =>
   Float32Array.from({ length: table.length - 1 }, (_, i) => ((table[i] as number) + (table[i + 1] as number)) / 2);
 

@@ -17,7 +17,9 @@ export interface ScheduleParameters {
   readonly timescale?: number | undefined;
   /** cosine_with_min_lr, cosine_warmup_with_min_lr: the lowest rate; give this or `min_lr_rate`. */
   readonly min_lr?: number | undefined;
-  /** The same as a share of the highest rate. */
+  /**
+   * cosine_with_min_lr, cosine_warmup_with_min_lr: the lowest rate as a share of the highest; give this or `min_lr`.
+   */
   readonly min_lr_rate?: number | undefined;
   /** cosine_warmup_with_min_lr: where the warm-up begins, as a share; default 1 / updates of the warm-up. */
   readonly warmup_lr_rate?: number | undefined;

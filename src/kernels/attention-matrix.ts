@@ -12,8 +12,8 @@ import {
   fillLines,
   matrixTypes,
   multiply,
+  type OperandStaging,
   type StagedOperand,
-  type Staging,
   scaleMemory,
   scaleStart,
   stageAll,
@@ -64,7 +64,7 @@ export class MatrixAttentionTile extends AttentionTile {
   readonly #software: boolean;
   readonly #tileRows: number;
   readonly #group: number;
-  readonly #staging: Staging;
+  readonly #staging: OperandStaging;
   readonly #scales: readonly string[];
   /** Numbers from one line to the next: of operands, and of results. */
   readonly #stride: number;

@@ -34,7 +34,7 @@ export interface TeamShape {
   readonly rows: number;
   /** Columns of a lane: an `X` has one number for each. */
   readonly columns: 1 | 2 | 4;
-  /** Of a team on matrices. */
+  /** How the team multiplies, if it works on subgroup matrices. */
   readonly matrices?: TeamMatrices | undefined;
 }
 

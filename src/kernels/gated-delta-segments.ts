@@ -15,8 +15,8 @@ export const SEGMENT = {
    */
   CONTINUES: 2,
   /**
-   * Of those that continue a slot and carry gradients, which one it is, times this. Backward, a segment that keeps
-   * takes the gradients of all `branches` of them, so there must be as many, of no rows if need be.
+   * Which branch of a slot the segment is, times this, if it continues a slot and carries gradients. Backward, a segment
+   * that keeps takes the gradients of all `branches`, so there must be as many, of no rows if need be.
    */
   BRANCH: 4,
 } as const;
@@ -33,9 +33,9 @@ export type RowRange = readonly [start: number, end: number];
 
 /** Segments, `SEGMENT_WORDS` words each. */
 export interface DeltaSegments {
-  /** Of the first dispatch: whole sequences, prompts that are shared, and padding. */
+  /** Segments of the first dispatch: whole sequences, prompts that are shared, and padding. */
   readonly first: Uint32Array<ArrayBuffer>;
-  /** Of the second one: two completions of each shared prompt, of which the first may have no rows. */
+  /** Segments of the second dispatch: two completions of each shared prompt, of which the first may have no rows. */
   readonly second: Uint32Array<ArrayBuffer>;
   /** Prompts that are shared: slots of states. */
   readonly slots: number;

@@ -29,7 +29,7 @@ import { LONG_SEQUENCE } from "./rope-table.ts";
 import { activationBinding } from "./stored.ts";
 import { inVectors, type Lanes } from "./wgsl.ts";
 
-/** Of a dispatch: the first segment, how many, and how the rows are divided into heads. */
+/** What a dispatch is told: its first segment, how many it has, and how rows are divided into heads. */
 const UNIFORMS = { T: "u32", W: "u32", heads: "u32", keyHeads: "u32", first: "u32", count: "u32" } as const;
 
 const costOf =

@@ -123,7 +123,10 @@ const forward = (span: Span) =>
  */
 export const headNormForward = forward("head");
 
-/** The same over all query heads and over all key heads: weight [heads D], inverse [T, 2]. */
+/**
+ * x [T, W] like `headNormForward`, normed over all query heads at once and over all key heads at once: weight [heads D]
+ * -> normed [T, heads D] = xhat, inverse [T, 2].
+ */
 export const widthNormForward = forward("width");
 
 const backward = (span: Span) =>
@@ -166,7 +169,7 @@ const backward = (span: Span) =>
 /** dx [T, W]: dy in its first `heads` heads becomes the gradient before the norm, in place; other columns stay. */
 export const headNormBackward = backward("head");
 
-/** The same for `widthNormForward`. */
+/** dx [T, W] as in `headNormBackward`, for `widthNormForward`: weight [heads D], inverse [T, 2]. */
 export const widthNormBackward = backward("width");
 
 /**

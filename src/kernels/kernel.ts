@@ -97,7 +97,7 @@ export interface Kernel<B extends string = string, U extends string = string> {
    * the run's own are not there yet or are those of another batch.
    */
   readonly trial?: ((values: Values) => TrialContents) | undefined;
-  /** The same kernel for activations in other formats: a dispatch takes the one that its tensors fit. */
+  /** Kernels of the same result for activations in other formats: a dispatch takes the one that its tensors fit. */
   readonly formats?: readonly Kernel<B, U>[];
   /** Names this candidate among those that it competes with. */
   readonly variant?: string;

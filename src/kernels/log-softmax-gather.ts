@@ -15,8 +15,9 @@
  */
 import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { operandBindings } from "./matmul-loads.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
-import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { MATMUL_UNIFORMS, type MatmulVariant, tiledKernel } from "./matmul-variant.ts";
 import { cachesByCap, cappedLogits } from "./scale.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
@@ -108,7 +109,7 @@ ${vocabularyPass(tile, {
  * Tokens per split of pass 1: a multiple of every tile's width, enough splits to fill a device, few to combine. At most
  * `bindableRows`, the table rows that one binding holds, where that leaves a whole step.
  */
-export function splitColumns(vocabularySize: number, bindableRows: number = Number.POSITIVE_INFINITY): number {
+export function tokensPerSplit(vocabularySize: number, bindableRows: number = Number.POSITIVE_INFINITY): number {
   const step = 256;
   const wanted = Math.ceil(vocabularySize / 16 / step);
   return Math.max(1, Math.min(wanted, Math.floor(bindableRows / step))) * step;

@@ -12,8 +12,9 @@
  */
 import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { operandBindings } from "./matmul-loads.ts";
 import { matmulTile } from "./matmul-tile.ts";
-import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { type MatmulVariant, tiledKernel } from "./matmul-variant.ts";
 import { cachesByCap, cappedLogits } from "./scale.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 

@@ -4,15 +4,16 @@
  * its rows or columns over all of K.
  */
 import { MATRICES } from "./kernel.ts";
+import { operandLoads } from "./matmul-loads.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, type MatrixParts, operandLoads } from "./matmul-variant.ts";
+import type { MatmulVariant, MatrixParts } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 import {
   fillLines,
   matrixTypes,
   multiply,
+  type OperandStaging,
   type StagedOperand,
-  type Staging,
   scaleMemory,
   scaleStart,
   stageAll,
@@ -56,7 +57,7 @@ function operands(
   variant: MatmulVariant,
   matrix: MatrixParts,
   { rows, columns, steps, group }: { rows: number; columns: number; steps: number; group: number },
-  { halves, rounds }: Staging,
+  { halves, rounds }: OperandStaging,
 ) {
   const operand = (name: "A" | "B", parts: 1 | 2, alongK: boolean): TileOperand => {
     const [size, first, count] = name === "A" ? [rows, "firstRow", "u.M"] : [columns, "firstColumn", "u.N"];

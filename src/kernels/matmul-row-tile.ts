@@ -3,10 +3,12 @@
  * reading the weights, each once. On GPUs lanes share the steps along k of a few rows of B, so that neighbours read
  * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
+
+import { operandLoads } from "./matmul-loads.ts";
 import { factorOfOnlyRow } from "./matmul-norm.ts";
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import { firstHalf, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { firstHalf, type MatmulVariant } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 import { range, sigmoid, unknownCount } from "./wgsl.ts";
 

@@ -2,9 +2,11 @@
  * Tiles of a matmul whose operands a subgroup's lanes hand to each other. They need subgroups of one known size; the
  * tiles of adapters without are in `matmul-workgroup-tile.ts`.
  */
+
+import { operandLoads } from "./matmul-loads.ts";
 import { factorOfRow } from "./matmul-norm.ts";
 import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
-import { firstHalf, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { firstHalf, type MatmulVariant } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
 import { claimNumber, ofLane, range, sigmoid } from "./wgsl.ts";
 

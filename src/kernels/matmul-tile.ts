@@ -3,11 +3,13 @@
  * computes its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what
  * becomes of the sums. Sums are f32, over k in an order fixed by the shapes.
  */
+
+import { tableLookup } from "./matmul-loads.ts";
 import { matrixTile } from "./matmul-matrix-tile.ts";
 import { columnTile, rowTile } from "./matmul-row-tile.ts";
 import { sharingTile, subgroupTile } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, tableLookup } from "./matmul-variant.ts";
+import type { MatmulVariant } from "./matmul-variant.ts";
 import { registerTile, workgroupTile } from "./matmul-workgroup-tile.ts";
 import { nf4Setup } from "./stored-nf4.ts";
 

@@ -2,8 +2,10 @@
  * Tiles of a matmul for adapters of any kind, which need no subgroups: one whose operands lie in workgroup memory, and
  * one whose invocations load all that they need. What subgroups hand round is in `matmul-subgroup-tile.ts`.
  */
+
+import { operandLoads } from "./matmul-loads.ts";
 import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import type { MatmulVariant } from "./matmul-variant.ts";
 import { COMPONENTS, range, unknownCount } from "./wgsl.ts";
 
 /** An operand's part of workgroup memory. */

@@ -12,6 +12,7 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
+import { operandBindings } from "./matmul-loads.ts";
 import { aroundFours, GIVE_SCALED, normBindings } from "./matmul-norm.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
@@ -20,7 +21,6 @@ import {
   type MatmulOperands,
   type MatmulShape,
   type MatmulVariant,
-  operandBindings,
   tiledKernel,
 } from "./matmul-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";

@@ -42,7 +42,7 @@ export interface StagedOperand {
 }
 
 /** What the texts of a kernel have in common. */
-export interface Staging {
+export interface OperandStaging {
   /** Matrices take f16. */
   readonly halves: boolean;
   /** WGSL: a count as a loop's bound. */
@@ -133,7 +133,7 @@ function stage({ array, parts, scale, fill }: StagedOperand, halves: boolean): s
 export function stageAll(
   operands: readonly StagedOperand[],
   sums: readonly string[],
-  { halves }: Staging,
+  { halves }: OperandStaging,
   dimension: string,
 ): string {
   const all = operands.map((operand) => stage(operand, halves)).join("\n    ");

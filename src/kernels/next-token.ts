@@ -136,7 +136,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
  */
 export const nextToken = choice("nextToken", true);
 
-/** The same for rows whose temperatures are all 0: software adapters compute both sides of a branch. */
+/**
+ * `nextToken` for rows whose temperatures are all 0, without the branch, of which software adapters compute both sides.
+ */
 export const likeliestToken = choice("likeliestToken", false);
 
 /**

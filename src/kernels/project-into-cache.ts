@@ -8,6 +8,7 @@
  * an end of 0 are padding and have no row there.
  */
 import { type Kernel, kernel } from "./kernel.ts";
+import { operandBindings } from "./matmul-loads.ts";
 import { normBindings } from "./matmul-norm.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
@@ -15,7 +16,6 @@ import {
   type MatmulOperands,
   type MatmulShape,
   type MatmulVariant,
-  operandBindings,
   tiledKernel,
 } from "./matmul-variant.ts";
 import { storedBytes } from "./stored.ts";

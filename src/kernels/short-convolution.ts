@@ -147,8 +147,8 @@ export const shortConvolutionForward = byConvolution((convolution, lanes) =>
 );
 
 /**
- * The same in generation: the rows before the first one of a sequence in this pass are in state [S, C], which holds
- * their u. ranges [T, 4] has each row's place after the last of them, and its sequence's first row in the pass.
+ * The convolution's forward pass in generation: the rows before the first one of a sequence in this pass are in state
+ * [S, C], which holds their u. ranges [T, 4] has each row's place after the last of them, and its sequence's first row in the pass.
  */
 export const shortConvolutionFromState = byConvolution((convolution, lanes) =>
   kernel({

@@ -9,7 +9,7 @@ import { DatasetError } from "../errors.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, checkSequences, packBatch } from "./method/batch.ts";
-import { ktoFloat64Gradient } from "./method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "./method/float64/gradient.ts";
 import { checkObjective, type ObjectiveOptions, usesPairs } from "./method/objective.ts";
 import { mismatchedPairs } from "./method/sampler.ts";
 import { Update } from "./method/update.ts";

@@ -1,6 +1,6 @@
 /** What the dashboard's page asks for: only what is new, and all where it cannot go on from what it knows. */
 import { expect, test } from "vitest";
-import { metricsPath, stateOf, withNews } from "../../src/dashboard/page/asking.ts";
+import { answerState, metricsPath, withNews } from "../../src/dashboard/page/asking.ts";
 import type { MetricsAnswer, RunSummary } from "../../src/dashboard/protocol.ts";
 
 const run: RunSummary = { id: "r3", name: "a run", running: true, lines: 7, generation: 5, step: 7, examples: 4 };
@@ -36,8 +36,8 @@ test("a page that holds many points asks for all anew, which come thinned", () =
 });
 
 test("each word is asked again where the list of runs tells of something new for it", () => {
-  const again = (word: Parameters<typeof stateOf>[0], change: Partial<RunSummary>) =>
-    stateOf(word, run) !== stateOf(word, { ...run, ...change });
+  const again = (word: Parameters<typeof answerState>[0], change: Partial<RunSummary>) =>
+    answerState(word, run) !== answerState(word, { ...run, ...change });
   expect(again("metrics", { lines: 8 })).toBe(true);
   expect(again("events", { lines: 8 })).toBe(false);
   expect(again("events", { events: 1 })).toBe(true);
@@ -48,7 +48,7 @@ test("each word is asked again where the list of runs tells of something new for
 });
 
 test("what is made of the whole run is asked for by a fiftieth of it, and once more at its end", () => {
-  const states = (running: boolean) => (examples: number) => stateOf("rows", { ...run, running, examples });
+  const states = (running: boolean) => (examples: number) => answerState("rows", { ...run, running, examples });
   const asked = new Set(Array.from({ length: 1000 }, (_, at) => states(true)(at + 1)));
   expect(asked.size).toBeGreaterThan(150);
   expect(asked.size).toBeLessThan(250);

@@ -2,7 +2,7 @@
 import { Float64Model, type Float64Tensor } from "../../src/engine/model/float64/decoder.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { clipScale } from "../../src/kernels/float64/reduce.ts";
-import { ktoFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../src/kto/method/float64/gradient.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
 import { type FixtureName, float64Fixture, float64Weights, readExamples, readExpected } from "./fixtures.ts";
 

@@ -11,8 +11,8 @@ import {
   logSoftmaxGatherGradient,
   NO_SEQUENCE,
   sequenceSums,
-  splitColumns,
   targetHits,
+  tokensPerSplit,
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
@@ -401,7 +401,7 @@ describe("splits and windows", () => {
   it.each([1, 97, 512, 4096, 4097, 32000, 151936])(
     "a vocabulary of %i is covered by at most 16 splits",
     (vocabulary) => {
-      const split = splitColumns(vocabulary);
+      const split = tokensPerSplit(vocabulary);
       expect(split % 256).toBe(0);
       expect(Math.ceil(vocabulary / split)).toBeLessThanOrEqual(16);
     },

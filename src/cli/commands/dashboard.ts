@@ -1,7 +1,7 @@
 /** `kto dashboard`: a page on this machine that shows runs, finished and running ones, as they are written. */
-import { METRICS_FILE } from "../../dashboard/run-folder.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, FileError, InterruptedError } from "../../errors.ts";
+import { METRICS_FILE } from "../../kto/run/run-files.ts";
 import { type DashboardCommandOptions, dashboardDescription } from "../descriptions/dashboard.ts";
 import { command } from "../options/command.ts";
 import { DashboardServer } from "../server/dashboard-server.ts";

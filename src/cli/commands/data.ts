@@ -1,4 +1,5 @@
 /** `kto data`: shows a feedback file as training will see it; with --output, converts it to TRL's plain layout. */
+import { exactText } from "../../engine/files/exact-json.ts";
 import { datasetParts } from "../../engine/hub/resolve.ts";
 import { readModelConfig } from "../../engine/model/config/folder.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -6,7 +7,14 @@ import { decodeContinuation, loadTokenizer } from "../../engine/text/tokenizer.t
 import { ConfigError, counted } from "../../errors.ts";
 import type { ExportReport } from "../../kto/data/exports/report.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data/summary.ts";
-import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
+import type {
+  ChatMessage,
+  DatasetReport,
+  Example,
+  FeedbackRow,
+  FeedbackRows,
+  LengthSummary,
+} from "../../kto/data/types.ts";
 import { placeOf } from "../../kto/data/types.ts";
 import { type DataOptions, dataDescription } from "../descriptions/data.ts";
 import { command } from "../options/command.ts";
@@ -105,14 +113,20 @@ function renderPlain(row: FeedbackRow): Rendered {
     return { place, label, prompt: `[${row.promptIds.join(", ")}]`, completion: `[${row.completionIds.join(", ")}]` };
   }
   if ("prompt" in row) return { place, label, prompt: row.prompt, completion: row.completion };
-  const turns = (messages: typeof row.promptMessages) =>
-    messages
-      .map(({ role, content, ...rest }) => {
-        const text = typeof content === "string" ? content : JSON.stringify(content ?? rest);
-        return `[${role}] ${text}`;
-      })
-      .join("\n");
-  return { place, label, prompt: `${turns(row.promptMessages)}\n`, completion: turns(row.completionMessages) };
+  const tools = row.tools === undefined ? "" : `[tools] ${exactText(row.tools)}\n`;
+  const prompt = `${tools}${turnsText(row.promptMessages)}\n`;
+  return { place, label, prompt, completion: turnsText(row.completionMessages) };
+}
+
+/** Messages, a line or more each: role and text, then every other field that a template may read, such as tool calls. */
+function turnsText(messages: readonly ChatMessage[]): string {
+  return messages
+    .flatMap(({ role, content, ...fields }) => {
+      const text = typeof content === "string" ? content : content === null ? "" : exactText(content);
+      const others = Object.entries(fields).map(([name, value]) => `  ${name}: ${exactText(value)}`);
+      return [text === "" ? `[${role}]` : `[${role}] ${text}`, ...others];
+    })
+    .join("\n");
 }
 
 async function* lines(rows: FeedbackRows): AsyncGenerator<Uint8Array> {

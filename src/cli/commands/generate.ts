@@ -6,7 +6,7 @@ import { TextStream } from "../../engine/text/text-stream.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted } from "../../errors.ts";
 import { checkSamePrompts } from "../../kto/run/same-run.ts";
-import { type GenerateOptions, generateDescription, refuseSeveral } from "../descriptions/generate.ts";
+import { type GenerateCommandOptions, generateDescription, refuseSeveral } from "../descriptions/generate.ts";
 import { command } from "../options/command.ts";
 import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
@@ -18,7 +18,7 @@ import { type Progress, working } from "../terminal/work.ts";
 
 export default command(generateDescription, runGenerate);
 
-async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
+async function runGenerate(options: GenerateCommandOptions, output: Output): Promise<void> {
   const ranks = await openRanks(options, output);
   const prompts = await readPrompts(options);
   await withDevice(options, output, async (device) => {

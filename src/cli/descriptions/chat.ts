@@ -5,11 +5,11 @@ import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, modelOptions } from "../options/shared.ts";
+import { commonOptions, loadedModelOptions } from "../options/shared.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: "Model", description: "the model" }),
-  ...modelOptions,
+  ...loadedModelOptions,
   model_revision: reuse(ktoOptions.shape.model_revision, { group: "Model" }),
   ...chatTemplateOptions,
   max_new_tokens: option(z.number().int().min(1).default(512), {

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { modelNameOption } from "../../kto/options/model.ts";
 import { optionGroup, reuse } from "../../kto/options/option.ts";
 import { describe } from "../options/description.ts";
-import { commonOptions, modelOptions } from "../options/shared.ts";
+import { commonOptions, loadedModelOptions } from "../options/shared.ts";
 
 const { option } = optionGroup("Model");
 
@@ -14,7 +14,7 @@ const schema = z.strictObject({
     placeholder: "model",
     aliases: ["model"],
   }),
-  model_revision: reuse(modelOptions.model_revision, { group: "Model" }),
+  model_revision: reuse(loadedModelOptions.model_revision, { group: "Model" }),
   ...commonOptions,
 });
 

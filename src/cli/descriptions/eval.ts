@@ -7,7 +7,7 @@ import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, rankOptions } from "../options/shared.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, loadedModelOptions, rankOptions } from "../options/shared.ts";
 
 const method = "KTO";
 const answers = "Answers to judge";
@@ -18,7 +18,7 @@ const schema = z.strictObject({
   ref_model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
     description: "the reference, and the judge's other model (default: an adapter's base)",
   }),
-  ...modelOptions,
+  ...loadedModelOptions,
   ...feedback,
   dataset_name: reuse(ktoOptions.shape.ref_model_name_or_path, {
     aliases: ["dataset"],

@@ -4,7 +4,7 @@ import { ConfigError } from "../../errors.ts";
 import { optionGroup, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
-import { commonOptions, modelOptions } from "../options/shared.ts";
+import { commonOptions, loadedModelOptions } from "../options/shared.ts";
 
 const { option } = optionGroup("Model");
 const { adapter: _, ...outputOptions } = commonOptions;
@@ -16,7 +16,7 @@ const schema = z.strictObject({
     placeholder: "model",
     aliases: ["model", "base_model"],
   }),
-  model_revision: reuse(modelOptions.model_revision, { group: "Model" }),
+  model_revision: reuse(loadedModelOptions.model_revision, { group: "Model" }),
   adapter_name_or_path: option(z.string().min(1).optional(), {
     description: "a LoRA adapter (PEFT folder), written as llama.cpp's adapter",
     expects: "a folder with adapter_config.json",

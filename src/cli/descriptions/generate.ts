@@ -6,14 +6,14 @@ import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, modelOptions, rankOptions } from "../options/shared.ts";
+import { commonOptions, loadedModelOptions, rankOptions } from "../options/shared.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: prompts, description: "the model" }),
-  ...modelOptions,
+  ...loadedModelOptions,
   model_revision: reuse(ktoOptions.shape.model_revision, { group: prompts }),
   prompt: option(z.array(z.string()).default([]), {
     group: prompts,
@@ -50,7 +50,7 @@ const schema = z.strictObject({
   ...commonOptions,
 });
 
-export type GenerateOptions = Readonly<z.output<typeof schema>>;
+export type GenerateCommandOptions = Readonly<z.output<typeof schema>>;
 
 export const generateDescription = describe({
   examples: [
@@ -62,7 +62,7 @@ export const generateDescription = describe({
 });
 
 /** Checks the options; `greedy` of the result also covers do_sample false and temperature 0. */
-export function parseGenerateOptions({ values, ...context }: OptionInput): GenerateOptions {
+export function parseGenerateOptions({ values, ...context }: OptionInput): GenerateCommandOptions {
   const options = parseOptions(schema, values, context);
   if (options.prompt.length === 0 && options.prompts_file === undefined) {
     throw new ConfigError('there is nothing to continue: give --prompt "text" or --prompts_file file.');
@@ -76,7 +76,7 @@ export function parseGenerateOptions({ values, ...context }: OptionInput): Gener
 }
 
 /** Greedy decoding finds the same continuation each time. */
-export function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): void {
+export function refuseSeveral(options: Pick<GenerateCommandOptions, "num_return_sequences">): void {
   if (options.num_return_sequences > 1) {
     throw new ConfigError(
       `option "num_return_sequences" is ${options.num_return_sequences}, but greedy decoding gives one continuation only: sample, or set it to 1.`,

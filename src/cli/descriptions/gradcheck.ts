@@ -4,7 +4,7 @@ import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
-import { commonOptions, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import { commonOptions, feedbackOptions, loadedModelOptions, referenceModel } from "../options/shared.ts";
 
 const check = "Check";
 
@@ -15,7 +15,7 @@ const schema = z.strictObject({
   dataset_name: reuse(ktoOptions.shape.dataset_name, {
     description: "the feedback; the whole file is one microbatch, in its order",
   }),
-  ...modelOptions,
+  ...loadedModelOptions,
   beta: ktoOptions.shape.beta,
   desirable_weight: ktoOptions.shape.desirable_weight,
   undesirable_weight: ktoOptions.shape.undesirable_weight,

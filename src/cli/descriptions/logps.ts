@@ -7,7 +7,7 @@ import {
   commonOptions,
   evalBatchSize,
   feedbackOptions,
-  modelOptions,
+  loadedModelOptions,
   rankOptions,
   referenceModel,
 } from "../options/shared.ts";
@@ -15,7 +15,7 @@ import {
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
   ref_model_name_or_path: referenceModel,
-  ...modelOptions,
+  ...loadedModelOptions,
   ...feedbackOptions,
   per_device_eval_batch_size: evalBatchSize,
   ...rankOptions,

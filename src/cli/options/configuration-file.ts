@@ -5,7 +5,7 @@
 import { parse, parseDocument, stringify } from "yaml";
 import { fromTypedNumbers } from "../../engine/files/exact-json.ts";
 import { ConfigError, errorMessage } from "../../errors.ts";
-import type { Dialect, Entry, Translation, Values } from "../../kto/options/dialects/dialect.ts";
+import type { Dialect, Entry, OptionsInFile, Translation } from "../../kto/options/dialects/dialect.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";
 import type { OptionInfo } from "../../kto/options/option.ts";
 import { ourName, type ParseContext } from "../../kto/options/parse.ts";
@@ -51,7 +51,7 @@ interface Known {
  */
 export async function readConfigurationFile(
   path: string,
-  overrides: Values,
+  overrides: OptionsInFile,
   { infos, context, dialects }: Known,
 ): Promise<ConfigurationFile> {
   const members = await membersOf(path);

@@ -11,11 +11,11 @@ const { option } = optionGroup("Model and data");
 /** Every command has these. */
 export const commonOptions = pick("adapter", "json", "log_level", "quiet", "debug");
 
-/** Of commands whose work several ranks share. */
+/** Options of commands whose work several ranks share. */
 export const rankOptions = pick("rank_timeout", "log_ranks");
 
 /** How a model that is not trained is loaded. */
-export const modelOptions = {
+export const loadedModelOptions = {
   ...pick("model_revision", "dtype"),
   ...quantizationOptions,
   adapter_name_or_path: reuse(runOptions.adapter_name_or_path, {

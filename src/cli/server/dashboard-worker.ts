@@ -16,7 +16,7 @@ export type WorkerAnswer = { readonly address: string } | { readonly fault: stri
 
 /** The training's threads go first. */
 const NICENESS = 10;
-/** Of the time of a core that the page may cost the training, once it is open. */
+/** The share of a core's time that the page may cost the training while it is open. */
 const WORK_SHARE = 0.01;
 
 async function begin({ folder, port }: WorkerRequest): Promise<WorkerAnswer> {

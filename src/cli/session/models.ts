@@ -12,7 +12,7 @@ import { type FileSource, platform } from "../../engine/platform/index.ts";
 import { hasChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import { checkReference } from "../../kto/method/update.ts";
+import { checkReference } from "../../kto/method/update-options.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
 import { type QuantizationOptions, quantizationOf } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";

@@ -13,6 +13,7 @@ import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
+import { SAMPLES_FILE } from "../../kto/run/run-files.ts";
 import { checkSamePrompts } from "../../kto/run/same-run.ts";
 import type { Output } from "../terminal/output.ts";
 import { linesUpTo } from "../terminal/step-lines.ts";
@@ -20,12 +21,10 @@ import { working } from "../terminal/work.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
 import { resolveSampling } from "./sampling.ts";
 
-export const SAMPLES_FILE = "samples.jsonl";
-
 export class SampleLog {
   readonly #continuations: Continuations;
   readonly #prompts: readonly Prompt[];
-  /** Of rank 0, which alone reads and writes the file. */
+  /** Where rank 0, which alone reads and writes the file, has it; undefined on other ranks. */
   readonly #path: string | undefined;
   readonly #output: Output;
   #last: { readonly step: number; readonly completions: readonly string[] } | undefined;

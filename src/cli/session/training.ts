@@ -19,7 +19,7 @@ import { computeNote } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
-import { verdictOf } from "../../kto/report/verdict.ts";
+import { runVerdict } from "../../kto/report/verdict.ts";
 import type { RunWork, TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import { EVENTS_FILE } from "../../kto/run/event-line.ts";
 import { EXAMPLES_FILE } from "../../kto/run/example-line.ts";
@@ -31,6 +31,7 @@ import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import { ROWS_FILE } from "../../kto/run/row-line.ts";
 import type { Run } from "../../kto/run/run.ts";
 import { RUN_FILE } from "../../kto/run/run-facts.ts";
+import { METRICS_FILE, SAMPLES_FILE } from "../../kto/run/run-files.ts";
 import type { Savings } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
@@ -38,19 +39,19 @@ import { withRunDashboard } from "../server/run-dashboard.ts";
 import { EventsFile } from "../terminal/events-file.ts";
 import { ExamplesFile } from "../terminal/examples-file.ts";
 import { isSameFile } from "../terminal/files.ts";
-import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
+import { MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
 import { type EndSignal, withSignals } from "../terminal/signals.ts";
-import { type Place, summaryLines } from "../terminal/summary.ts";
+import { type OutputPlace, summaryLines } from "../terminal/summary.ts";
 import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
 import { tellPlan } from "./plan.ts";
 import { adviseRanks, openRanks } from "./ranks.ts";
 import { licenseOf, namedSource, shownOptions, shownSettings, writeCard, writeFacts } from "./results.ts";
-import { RowTexts } from "./row-texts.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
-import { SAMPLES_FILE, SampleLog } from "./samples.ts";
+import { RowTexts } from "./rows-file.ts";
+import { SampleLog } from "./samples.ts";
 import { runUpdates } from "./updates.ts";
 
 /** A run that can begin. */
@@ -60,7 +61,7 @@ export interface ReadyRun {
   readonly method: "kto" | "sft";
   /** The name or path of the base model, as the user gave it. */
   readonly baseName: string;
-  /** Those that are trained on. */
+  /** The examples that are trained on. */
   readonly examples: readonly Example[];
   readonly evalExamples: readonly Example[] | undefined;
   /** One line about the rows, for people. */
@@ -323,7 +324,7 @@ const KEPT_SETTINGS = [
   "chat_template_kwargs",
 ];
 
-/** The same for a run with a judge. A run without one may be resumed with a judge. */
+/** Options that a run with a judge keeps when it is resumed. A run without a judge may be resumed with one. */
 const KEPT_OF_JUDGE = ["judge", "judge_model", "judge_request"];
 
 function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
@@ -383,14 +384,14 @@ function tellSummary(
   const { output_dir } = config;
   const inFolder = (name: string) => platform.joinPath(output_dir, name);
   const { lastCheckpoint } = trainer;
-  const places: Place[] = [
+  const places: OutputPlace[] = [
     { what: isAdapter ? "adapter" : "model", path: output_dir },
     { what: "metrics", path: inFolder(METRICS_FILE) },
     ...(config.log_examples && method === "kto" ? [{ what: "examples", path: inFolder(EXAMPLES_FILE) }] : []),
     ...(samples ? [{ what: "samples", path: inFolder(SAMPLES_FILE) }] : []),
     ...(lastCheckpoint ? [{ what: "checkpoint", path: lastCheckpoint.path }] : []),
   ];
-  output.report(summaryLines(verdictOf(trainer.log, method), places, output.columns));
+  output.report(summaryLines(runVerdict(trainer.log, method), places, output.columns));
 }
 
 /** A number of epochs, to two digits behind the point; less than one as a share of it. */

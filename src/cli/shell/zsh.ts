@@ -35,7 +35,7 @@ ${specs.map((spec) => `        ${quoted(spec)}`).join(" \\\n")}
       ;;`;
 }
 
-/** As \`_arguments\` reads an option: "--name=[description]:message:action". */
+/** An option in the form that `_arguments` reads: "--name=[description]:message:action". */
 function specOf({ name, description, value }: CompletedOption): string {
   const told = description.replace(/[\\[\]:]/g, "\\$&");
   if (value.kind === "flag") return `--${name}[${told}]`;

@@ -4,9 +4,8 @@
  */
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
+import { METRICS_FILE } from "../../kto/run/run-files.ts";
 import type { LogLine } from "../../kto/run/state.ts";
-
-export const METRICS_FILE = "metrics.jsonl";
 
 export class MetricsFile {
   readonly #path: string;

@@ -2,7 +2,7 @@
 import { formatCount, formatDuration, formatMetric } from "./numbers.ts";
 import { type RunView, SHOWN_METRICS, secondsLeft } from "./run-view.ts";
 
-export interface Progress {
+export interface RunProgress {
   readonly method: RunView["method"];
   /** Updates done. */
   readonly step: number;
@@ -29,7 +29,7 @@ function inOrder<T>(items: readonly T[], nameOf: (item: T) => string, order: rea
  * One line of at most `width` characters: full metric names where they fit, short ones else, then fewer of them.
  * Step and time left stay to the end.
  */
-export function renderProgress(progress: Progress, width = Number.POSITIVE_INFINITY): string {
+export function renderProgress(progress: RunProgress, width = Number.POSITIVE_INFINITY): string {
   const { method, step, totalSteps, metrics, tokensPerSecond, secondsLeft } = progress;
   const all = SHOWN_METRICS[method].flat().filter(({ metric }) => !LEFT_OUT.includes(metric));
   const shown = inOrder(all, ({ metric }) => metric, IMPORTANCE);
@@ -55,7 +55,7 @@ export function renderProgress(progress: Progress, width = Number.POSITIVE_INFIN
   return fitting ?? count.slice(0, width);
 }
 
-/** The same of a run's state. */
+/** A run's state on one line of at most `width` characters. */
 export function plainProgress(view: RunView, width?: number): string {
   const tokensPerSecond = view.metrics.tokens_per_second;
   return renderProgress({ ...view, tokensPerSecond, secondsLeft: secondsLeft(view) }, width);

@@ -49,7 +49,7 @@ export class RunPart implements Part {
 }
 
 /** What is shown of a run; a trainer is one. */
-export interface ShownRun {
+export interface RunOnTerminal {
   readonly stepsDone: number;
   readonly totalSteps: number;
   /** The lines of the metrics so far. */
@@ -63,7 +63,7 @@ export interface ShownRun {
  */
 export async function showingRun<T>(
   { display }: Pick<Output, "display">,
-  { method, trainer }: { readonly method: RunView["method"]; readonly trainer: ShownRun },
+  { method, trainer }: { readonly method: RunView["method"]; readonly trainer: RunOnTerminal },
   body: (show: (update: Pick<TrainingStep, "step" | "metrics">) => void) => Promise<T>,
 ): Promise<T> {
   if (display === undefined) return await body(() => undefined);

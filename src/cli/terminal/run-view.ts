@@ -43,7 +43,7 @@ export interface RunView {
   readonly stepAt: number;
   /** The first update that was seen; it compiles, so the time left is measured from its end. */
   readonly first: { readonly step: number; readonly at: number } | undefined;
-  /** Of the last logging window, by TRL's names; empty before the first one. */
+  /** The metrics of the last logging window, by TRL's names; empty before the first one. */
   readonly metrics: Metrics;
   readonly curves: Readonly<Record<string, Curve>>;
 }

@@ -37,7 +37,7 @@ export function painted(line: Line, { background, colors }: Theme): string {
 const as = pc.createColors(true);
 const plain = (text: string) => text;
 /**
- * Of the sixteen colours that every terminal has. Bright ones cannot be read on white, the plain blue and red hardly on
+ * How each tone is painted with the sixteen colours that every terminal has. Bright ones cannot be read on white, the plain blue and red hardly on
  * black; yellow only serves a dark terminal.
  */
 const PAINTS: Readonly<Record<Theme["background"], Readonly<Record<Tone, (text: string) => string>>>> = {

@@ -1,10 +1,10 @@
 /** The table at the end of a training run: what its measures came to, whether it learnt, and where everything lies. */
-import type { Finding, Verdict } from "../../kto/report/verdict.ts";
+import type { MeasuredChange, RunVerdict } from "../../kto/report/verdict.ts";
 import { formatShare } from "./numbers.ts";
 import { clipped, type Line, padded, type Span, span, widthOf, wrapped } from "./styled.ts";
 
 /** A file or folder of the run, and what it is. */
-export interface Place {
+export interface OutputPlace {
   readonly what: string;
   readonly path: string;
 }
@@ -16,7 +16,11 @@ const INTERVAL_COLUMNS = 20;
 /** Prose reads badly in longer lines. */
 const WIDEST_TEXT = 100;
 
-export function summaryLines(verdict: Verdict | undefined, places: readonly Place[], columns: number): readonly Line[] {
+export function summaryLines(
+  verdict: RunVerdict | undefined,
+  places: readonly OutputPlace[],
+  columns: number,
+): readonly Line[] {
   const told =
     verdict === undefined ? [] : [...tableLines(verdict.findings, columns), [], ...verdictLines(verdict, columns), []];
   const width = Math.max(...places.map(({ what }) => what.length));
@@ -25,7 +29,7 @@ export function summaryLines(verdict: Verdict | undefined, places: readonly Plac
   return [[], ...told, ...where];
 }
 
-function tableLines(findings: readonly Finding[], columns: number): Line[] {
+function tableLines(findings: readonly MeasuredChange[], columns: number): Line[] {
   const isNarrow = columns < NAME_COLUMNS + 2 * VALUE_COLUMNS + INTERVAL_COLUMNS;
   const head = ["first", "last"].map((name) => name.padStart(VALUE_COLUMNS)).join("");
   const title = `${" ".repeat(NAME_COLUMNS)}${head}${isNarrow ? "" : "   95% interval"}`;
@@ -45,7 +49,7 @@ function tableLines(findings: readonly Finding[], columns: number): Line[] {
   return [[span(title, "faint")], ...rows].map((line) => clipped(line, columns));
 }
 
-function verdictLines({ outcome, text }: Verdict, columns: number): Line[] {
+function verdictLines({ outcome, text }: RunVerdict, columns: number): Line[] {
   const tone = { yes: "good", no: "bad", open: "caution" } as const;
   const [first = "", ...rest] = wrapped(text, Math.min(columns, WIDEST_TEXT));
   // The colour only repeats what the words say.
@@ -54,7 +58,7 @@ function verdictLines({ outcome, text }: Verdict, columns: number): Line[] {
   return [[span(head, tone[outcome]), span(tail)], ...rest.map((line) => [span(line)])];
 }
 
-function shownValue(value: number | undefined, { name, isShare }: Finding): string {
+function shownValue(value: number | undefined, { name, isShare }: MeasuredChange): string {
   if (value === undefined) return "";
   if (isShare) return formatShare(value);
   const digits = value.toFixed(3);

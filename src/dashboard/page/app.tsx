@@ -2,7 +2,7 @@
 import type { ComponentChild } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../protocol.ts";
-import { PARTS, type Part, stateOf } from "./asking.ts";
+import { answerState, PARTS, type PagePart } from "./asking.ts";
 import { answerOf, followRuns, metricsOf } from "./client.ts";
 import { Curves, type CurveView, FIRST_VIEW, type ViewChange } from "./curves.tsx";
 import { Events } from "./events.tsx";
@@ -19,7 +19,7 @@ import { ValueFunction } from "./value-function.tsx";
 /** Runs that are shown side by side at most. */
 const MOST_SHOWN = COLORS;
 
-const TABS = (Object.keys(PARTS) as Part[]).map((name) => ({ name, title: PARTS[name].title }));
+const TABS = (Object.keys(PARTS) as PagePart[]).map((name) => ({ name, title: PARTS[name].title }));
 
 export function App() {
   const [runs, setRuns] = useState<readonly RunSummary[]>();
@@ -77,7 +77,7 @@ function skip(): void {
 }
 
 interface ShownProps {
-  readonly part: Part;
+  readonly part: PagePart;
   readonly shown: readonly ShownRun[];
   readonly view: CurveView;
   readonly onView: (change: ViewChange) => void;
@@ -132,15 +132,15 @@ function NoExamples({ shown: { run }, isNamed }: { readonly shown: ShownRun; rea
 }
 
 /** The part that is shown, which is in the address too, so that a link or a reload leads to it. */
-function usePart(): [Part, (part: Part) => void] {
-  const named = (): Part => TABS.find(({ name }) => location.hash === `#${name}`)?.name ?? "overview";
+function usePart(): [PagePart, (part: PagePart) => void] {
+  const named = (): PagePart => TABS.find(({ name }) => location.hash === `#${name}`)?.name ?? "overview";
   const [part, setPart] = useState(named);
   useEffect(() => {
     const changed = () => setPart(named());
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
-  const choose = (next: Part) => {
+  const choose = (next: PagePart) => {
     history.replaceState(undefined, "", `#${next}`);
     setPart(next);
   };
@@ -160,12 +160,12 @@ interface Known extends Partial<Pick<ShownRun, "metrics" | "exampleSteps">> {
 }
 
 /** The chosen runs with what the part that is shown needs, asked for where there is news of it. */
-function useRuns(runs: readonly RunSummary[], ids: readonly string[], part: Part): ShownRun[] {
+function useRuns(runs: readonly RunSummary[], ids: readonly string[], part: PagePart): ShownRun[] {
   const [known, setKnown] = useState<ReadonlyMap<string, Known>>(new Map());
   const wanted = runs.filter(({ id }) => ids.includes(id));
   const asks: readonly string[] = PARTS[part].asks;
   const word = (["metrics", "examples"] as const).find((one) => asks.includes(one));
-  const news = wanted.map((run) => `${run.id} ${word && stateOf(word, run)}`).join();
+  const news = wanted.map((run) => `${run.id} ${word && answerState(word, run)}`).join();
   useEffect(() => {
     const ending = new AbortController();
     const { signal } = ending;
@@ -176,7 +176,7 @@ function useRuns(runs: readonly RunSummary[], ids: readonly string[], part: Part
     const failed = () => undefined;
     for (const run of wanted) {
       if (word === undefined) break;
-      const [own, state] = [known.get(run.id), stateOf(word, run)];
+      const [own, state] = [known.get(run.id), answerState(word, run)];
       if (word === "metrics" && own?.metricsState !== state) {
         const found = metricsOf(run.id, own?.metrics, signal);
         found.then((metrics) => metrics && keep(run.id, { metrics, metricsState: state }), failed);

@@ -2,7 +2,7 @@
  * What the page asks of a run, and when: a part that is shown asks for its own words alone, and again only where the
  * list of runs tells of something new for them. Without the page's library, for scripts/dashboard-cost.ts too.
  */
-import type { MetricsAnswer, RunSummary, Series } from "../protocol.ts";
+import type { MetricSeries, MetricsAnswer, RunSummary } from "../protocol.ts";
 
 /** The parts of the page, with what each asks of a run that is shown. */
 export const PARTS = {
@@ -14,14 +14,14 @@ export const PARTS = {
   curves: { title: "Curves", asks: ["metrics"] },
   configuration: { title: "Configuration", asks: ["facts"] },
   events: { title: "Events", asks: ["events"] },
-} as const satisfies Readonly<Record<string, { readonly title: string; readonly asks: readonly Word[] }>>;
+} as const satisfies Readonly<Record<string, { readonly title: string; readonly asks: readonly AskedWord[] }>>;
 
-export type Part = keyof typeof PARTS;
+export type PagePart = keyof typeof PARTS;
 
 /** What can be asked of a run, by its word in the address. */
-export type Word = keyof typeof STATES;
+export type AskedWord = keyof typeof STATES;
 
-/** Of each word what, in the list of runs, makes for another answer. */
+/** What in the list of runs says that a run would answer a word otherwise than before. */
 const STATES = {
   metrics: ({ lines }: RunSummary) => lines,
   examples: ({ examples = 0 }: RunSummary) => examples,
@@ -39,7 +39,7 @@ function noticed({ examples = 0, running }: RunSummary): string {
 }
 
 /** Another text where a run may answer otherwise. */
-export function stateOf(word: Word, run: RunSummary): string {
+export function answerState(word: AskedWord, run: RunSummary): string {
   return `${run.generation} ${STATES[word](run)}`;
 }
 
@@ -57,7 +57,7 @@ export function metricsPath(id: string, known: MetricsAnswer | undefined): strin
 export function withNews(known: MetricsAnswer | undefined, answer: MetricsAnswer): MetricsAnswer | undefined {
   if (answer.from === 0) return answer;
   if (known?.lines !== answer.from || known.generation !== answer.generation) return undefined;
-  const series: Record<string, Series> = { ...known.series };
+  const series: Record<string, MetricSeries> = { ...known.series };
   for (const [name, { steps, values }] of Object.entries(answer.series)) {
     const before = series[name];
     series[name] = { steps: [...(before?.steps ?? []), ...steps], values: [...(before?.values ?? []), ...values] };

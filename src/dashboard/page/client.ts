@@ -11,7 +11,7 @@ import type {
   RunSummary,
   SamplesAnswer,
 } from "../protocol.ts";
-import { metricsPath, stateOf, withNews } from "./asking.ts";
+import { answerState, metricsPath, withNews } from "./asking.ts";
 
 async function get<T>(path: string, signal: AbortSignal): Promise<T | undefined> {
   const response = await fetch(path, { signal });
@@ -61,7 +61,7 @@ export function useAnswer<Word extends keyof Answers>(run: RunSummary, word: Wor
       () => undefined, // the server is away, or there is newer news
     );
     return () => ending.abort();
-  }, [run.id, word, stateOf(word, run)]);
+  }, [run.id, word, answerState(word, run)]);
   return found;
 }
 

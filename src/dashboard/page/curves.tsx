@@ -163,7 +163,7 @@ function Controls({ view, onView }: Pick<CurvesProps, "view" | "onView">) {
   );
 }
 
-/** Of shared plots those that have anything to show. */
+/** The plots shared by several metrics that have anything to show. */
 function present(shared: readonly Shared[], names: readonly string[]): Shared[] {
   return shared.flatMap(({ title, names: wanted }) => {
     const found = wanted.filter((name) => names.includes(name));

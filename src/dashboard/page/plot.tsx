@@ -196,7 +196,7 @@ function shownValue(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : value.toPrecision(4);
 }
 
-/** As uPlot has it, but for a metric that never changes, which would have the range from 0 to 100 around a 0. */
+/** uPlot's own range, but for a metric that never changes: uPlot would show a 0 in a range from 0 to 100. */
 function linearRange(_: uPlot, low: number, high: number): [number, number] {
   if (low === high) return [low - 1, high + 1];
   const [from, to] = uPlot.rangeNum(low, high, 0.1, true);

@@ -9,7 +9,7 @@ const MANY = 12;
 interface RunListProps {
   /** undefined before the server has told. */
   readonly runs: readonly RunSummary[] | undefined;
-  /** Those that are shown. */
+  /** The ids of the runs that are shown. */
   readonly ids: readonly string[];
   readonly onToggle: (id: string) => void;
 }

@@ -19,7 +19,7 @@ const notes = Symbol("exact JSON");
 const mayLose = /[-+:,[\s]-?\d+(?:\.\d*)?[eE.]|\d{16}|"\d+"\s*:/;
 
 /**
- * As JSON.parse, with notes where they are needed.
+ * Reads JSON as JSON.parse does, and notes how numbers were written where a value alone would not tell.
  *
  * @throws SyntaxError
  */

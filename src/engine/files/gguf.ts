@@ -63,7 +63,7 @@ export type GgufMetadata = ReadonlyMap<string, GgufValue>;
 
 export interface GgufTensor {
   readonly name: string;
-  /** As PyTorch gives it, rows first; the file has it the other way round. */
+  /** The shape as PyTorch has it, rows first; the file says it the other way round. */
   readonly shape: readonly number[];
   readonly type: GgufType;
   /** The values when it is their turn, in pieces of whole blocks. */

@@ -1,14 +1,15 @@
 /**
  * A WebGPU device: opening it with the limits and features that we use, buffers counted by category, transfers,
- * compiled pipelines, submission. Errors from callbacks are kept and raised at the next call in the foreground; they
- * never reach stdout. What runs on the device is recorded in `program.ts`.
+ * submission. Errors from callbacks are kept and raised at the next call in the foreground; they never reach stdout.
+ * Kernels are compiled in `pipelines.ts`, and what runs is recorded in `program.ts`.
  */
 import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../../errors.ts";
 import { type ElementType, isQuantized, type Kernel, QUANTIZED } from "../../kernels/kernel.ts";
 import type { AdapterFacts } from "../../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "../platform/index.ts";
 import { deviceMatrices, MATRIX_FEATURE } from "./matrices.ts";
-import { chooseSubgroupSize, withPinnedSize } from "./subgroup-size.ts";
+import { type CompiledKernel, Pipelines } from "./pipelines.ts";
+import { chooseSubgroupSize } from "./subgroup-size.ts";
 import { alignWindow, byteLength, elementCount, type Tensor } from "./tensor.ts";
 import { TRIAL_BYTES, Tuner, type Tuning } from "./tuner.ts";
 
@@ -51,14 +52,8 @@ export type UploadData =
   | Uint16Array<ArrayBuffer>
   | Uint8Array<ArrayBuffer>;
 
-export interface CompiledKernel {
-  readonly pipeline: GPUComputePipeline;
-  readonly layout: GPUBindGroupLayout;
-}
-
 const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 } as const;
 const MAP_MODE_READ = 1;
-const STAGE_COMPUTE = 4;
 
 /** Bytes of the largest staging buffer that is kept for the next download: losses and logits, not weights. */
 const LARGEST_KEPT_STAGING = 2 ** 20;
@@ -93,7 +88,7 @@ export class Device {
   readonly tuner: Tuner;
   /** A tensor to pass for operands that a kernel does not use. */
   readonly unused: Tensor;
-  readonly #pipelines = new Map<string, Promise<CompiledKernel>>();
+  readonly #pipelines: Pipelines;
   readonly #allocated = new Map<GPUBuffer, { category: MemoryCategory; bytes: number }>();
   readonly #bytes = new Map<MemoryCategory, number>();
   #peakBytes = 0;
@@ -101,8 +96,6 @@ export class Device {
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
-  /** While kernels are compiled: how many were asked for, and how many of these are ready. Else both are 0. */
-  #compiling = { asked: 0, done: 0 };
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
   readonly counts: boolean;
@@ -125,6 +118,7 @@ export class Device {
     this.tuner = new Tuner(found.description, tuning, room);
     this.gpu = gpu;
     this.pinsSubgroupSize = pinned;
+    this.#pipelines = new Pipelines(gpu, pinned ? facts.subgroupSize : undefined, () => this.check());
     this.counts = counts;
     this.#countsOn = countsOn;
     this.kind = found.kind;
@@ -313,7 +307,7 @@ export class Device {
     return new Float32Array(await this.downloadBytes(tensor));
   }
 
-  /** The same as `download`, for the raw bytes of any element type. */
+  /** Reads a tensor of any element type back as raw bytes, after all work submitted so far. */
   async downloadBytes(tensor: Tensor): Promise<ArrayBuffer> {
     return await this.downloadAll([tensor]);
   }
@@ -360,68 +354,12 @@ export class Device {
    * carries the numbered source.
    */
   compiled(kernel: Kernel): Promise<CompiledKernel> {
-    let found = this.#pipelines.get(kernel.wgsl);
-    if (found === undefined) {
-      found = this.#compile(kernel);
-      this.#pipelines.set(kernel.wgsl, found);
-    }
-    return found;
+    return this.#pipelines.compiled(kernel);
   }
 
   /** How many kernels are being compiled, and how many of these are ready; undefined while none is. */
   get compiling(): { readonly asked: number; readonly done: number } | undefined {
-    return this.#compiling.done < this.#compiling.asked ? { ...this.#compiling } : undefined;
-  }
-
-  async #compile(kernel: Kernel): Promise<CompiledKernel> {
-    this.#compiling.asked++;
-    try {
-      return await this.#pipelineOf(kernel);
-    } finally {
-      const { asked, done } = this.#compiling;
-      this.#compiling = done + 1 < asked ? { asked, done: done + 1 } : { asked: 0, done: 0 };
-    }
-  }
-
-  async #pipelineOf(kernel: Kernel): Promise<CompiledKernel> {
-    this.check();
-    this.gpu.pushErrorScope("validation");
-    const code = this.pinsSubgroupSize ? withPinnedSize(kernel.wgsl, this.facts.subgroupSize) : kernel.wgsl;
-    const module = this.gpu.createShaderModule({ label: kernel.name, code });
-    const layout = this.gpu.createBindGroupLayout({
-      label: kernel.name,
-      entries: [
-        { binding: 0, visibility: STAGE_COMPUTE, buffer: { type: "uniform" } },
-        ...kernel.bindings.map(
-          ({ access }, index): GPUBindGroupLayoutEntry => ({
-            binding: index + 1,
-            visibility: STAGE_COMPUTE,
-            buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-          }),
-        ),
-      ],
-    });
-    const pending = this.gpu.createComputePipelineAsync({
-      label: kernel.name,
-      layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main" },
-    });
-    const [outcome, scopeError] = await platform.withoutSpinning(
-      Promise.all([
-        pending.then(
-          (pipeline) => ({ pipeline }),
-          (error: unknown) => ({ error }),
-        ),
-        this.gpu.popErrorScope(),
-      ]),
-    );
-    if ("pipeline" in outcome && scopeError === null) return { pipeline: outcome.pipeline, layout };
-    const messages = (await module.getCompilationInfo()).messages.map(
-      (message) => `  line ${message.lineNum}: ${message.message}`,
-    );
-    const source = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
-    const reason = "error" in outcome ? errorMessage(outcome.error) : scopeError?.message;
-    throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
+    return this.#pipelines.compiling;
   }
 
   /** Copies a tensor into another one of the same size, at once; queued behind what was submitted. */

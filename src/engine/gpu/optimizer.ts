@@ -9,7 +9,7 @@ import { clipAndAdvance, NORM_PARTIALS, normSums, OPTIMIZER_STATE, squarePartial
 import { Arena, ParameterLayout, type ParameterSpec } from "./arena.ts";
 import type { Device } from "./device.ts";
 import { type CodedMoments, LEAST_CODED, type MomentFormat, Moments, momentBytes } from "./moments.ts";
-import { type Part, partWindow, partWindows } from "./parts.ts";
+import { type ParameterSlice, partWindow, partWindows } from "./parts.ts";
 import type { Program } from "./program.ts";
 import { elementCount, reshape, sliceRows, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 
@@ -42,7 +42,7 @@ export interface AdamWOptions {
 }
 
 /** The name of a part's moments. */
-export function partName({ name, from }: Part): string {
+export function partName({ name, from }: ParameterSlice): string {
   return `${name}@${from}`;
 }
 
@@ -61,7 +61,7 @@ export class AdamW {
   /** What the gradients' norm is summed in. */
   readonly #norm: { readonly sums: Tensor; readonly partials: Tensor };
   /** The parts that this optimizer updates; undefined for all parameters. */
-  readonly share: readonly Part[] | undefined;
+  readonly share: readonly ParameterSlice[] | undefined;
 
   /**
    * @param weights f32 if they are to be updated; for another format only gradients and their norm are computed, and
@@ -73,7 +73,7 @@ export class AdamW {
     weights: Arena,
     options: AdamWOptions,
     trained?: ParameterLayout,
-    shareOf?: (layout: ParameterLayout) => readonly Part[],
+    shareOf?: (layout: ParameterLayout) => readonly ParameterSlice[],
   ) {
     const { device, layout } = weights;
     this.device = device;
@@ -216,7 +216,7 @@ export class AdamW {
   }
 
   /** @param key the name of its moments */
-  #recordPart(program: Program, part: Part, key = partName(part)): void {
+  #recordPart(program: Program, part: ParameterSlice, key = partName(part)): void {
     const { moments, gradients, weights } = this;
     const { decay } = gradients.layout.place(part.name).spec;
     const [gradient, parameter] = [partWindow(gradients, part), partWindow(weights, part)];
@@ -283,7 +283,7 @@ export class AdamW {
 }
 
 /** A layout of parts, each under the name of its moments. */
-function layoutOfParts(device: Device, layout: ParameterLayout, parts: readonly Part[]): ParameterLayout {
+function layoutOfParts(device: Device, layout: ParameterLayout, parts: readonly ParameterSlice[]): ParameterLayout {
   const specs = parts.map((part): ParameterSpec => {
     const { decay } = layout.place(part.name).spec;
     return { name: partName(part), shape: [part.size], decay, parts: [] };

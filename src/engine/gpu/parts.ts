@@ -7,7 +7,7 @@ import type { Arena } from "./arena.ts";
 import { byteLength, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 
 /** Elements [from, from + size) of a parameter. */
-export interface Part {
+export interface ParameterSlice {
   /** The parameter's. */
   readonly name: string;
   /** A multiple of `PART_STEP`. */
@@ -25,13 +25,13 @@ export function paddedSize(size: number): number {
 }
 
 /** A part with its padding in an f32 arena that holds the parameter. */
-export function partWindow(arena: Arena, { name, from, size }: Part): Tensor {
+export function partWindow(arena: Arena, { name, from, size }: ParameterSlice): Tensor {
   const { segment, offset } = arena.layout.place(name);
   return arena.at({ segment, offset: offset + from }, [paddedSize(size)]);
 }
 
 /** The windows of parts in an f32 arena, those that follow one another in memory as one. */
-export function partWindows(arena: Arena, parts: readonly Part[]): Tensor[] {
+export function partWindows(arena: Arena, parts: readonly ParameterSlice[]): Tensor[] {
   const windows: Tensor[] = [];
   for (const part of parts) {
     const window = partWindow(arena, part);

@@ -6,7 +6,7 @@
 import type { Kernel, Values } from "../../kernels/kernel.ts";
 
 /** A box of a dispatch's grid. */
-export interface Piece {
+export interface GridPiece {
   /** Its first workgroup in the whole grid. */
   readonly first: readonly [number, number];
   readonly grid: readonly [number, number, number];
@@ -21,14 +21,14 @@ export interface Piece {
  *
  * @param work of the whole dispatch, in the unit of `most`
  */
-export function piecesOf(kernel: Kernel, values: Values, work: number, most: number): Piece[] {
+export function piecesOf(kernel: Kernel, values: Values, work: number, most: number): GridPiece[] {
   const [x, y = 1, z = 1] = kernel.grid(values);
   if (x * y * z === 0) return [];
   if (!kernel.divisible || work <= most) return [{ first: [0, 0], grid: [x, y, z], work }];
   const workgroup = work / (x * y);
   return slices(y, most / (x * workgroup)).flatMap(([fromY, rows]) =>
     slices(x, most / (rows * workgroup)).map(
-      ([fromX, columns]): Piece => ({
+      ([fromX, columns]): GridPiece => ({
         first: [fromX, fromY],
         grid: [columns, rows, z],
         work: rows * columns * workgroup,

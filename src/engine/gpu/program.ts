@@ -16,40 +16,21 @@ import {
 } from "../../kernels/kernel.ts";
 import type { ProductFormat } from "../../kernels/matmul-variant.ts";
 import { platform } from "../platform/index.ts";
-import type { CompiledKernel, Device } from "./device.ts";
+import type { Device } from "./device.ts";
+import {
+  checkWindows,
+  type Dispatch,
+  encodePiece,
+  encodeTransfer,
+  type PreparedPiece,
+  type Step,
+  type Together,
+} from "./dispatch.ts";
 import { MOST_PASSES, PassTimer } from "./pass-timer.ts";
-import { type Piece, piecesOf } from "./pieces.ts";
+import { type GridPiece, piecesOf } from "./pieces.ts";
+import type { CompiledKernel } from "./pipelines.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
-
-interface Dispatch {
-  readonly type: "dispatch";
-  /** The default of the candidates until `prepare` has chosen. */
-  kernel: Kernel;
-  /** Its grid as this kernel has it, in pieces that the device may run; each has its own group. */
-  pieces: readonly PreparedPiece[];
-  readonly candidates: readonly Kernel[];
-  readonly tensors: readonly Tensor[];
-  readonly values: Values;
-  readonly cost: Cost;
-  readonly together: Together | undefined;
-  pipeline?: GPUComputePipeline;
-}
-
-/** Dispatches over parts of one thing, to be given to each: all take the candidate that is chosen for the first. */
-export interface Together {
-  variant?: string | undefined;
-}
-
-interface PreparedPiece extends Piece {
-  group?: GPUBindGroup;
-}
-
-type Step =
-  | Dispatch
-  | { readonly type: "mark"; readonly mark: number }
-  | { readonly type: "clear"; readonly tensor: Tensor }
-  | { readonly type: "copy"; readonly from: Tensor; readonly to: Tensor };
 
 /** Time of one kernel within a profiled program. */
 export interface KernelTime {
@@ -99,10 +80,7 @@ export class Program {
     const tensors = kernel.bindings.map(
       ({ name, scalesOf }) => (scalesOf === undefined ? tensorOf[name] : tensorOf[scalesOf]?.scales) as Tensor,
     );
-    tensors.forEach((tensor, index) => {
-      this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
-    });
-    checkAliases(kernel, tensors);
+    checkWindows(this.device, kernel, tensors);
     this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost, together });
   }
 
@@ -157,19 +135,6 @@ export class Program {
     return { flops, bytes };
   }
 
-  #checkWindow(kernel: Kernel, name: string, tensor: Tensor): void {
-    const limit = this.device.limits.maxStorageBufferBindingSize;
-    if (byteLength(tensor) > limit) {
-      this.device.refuse(
-        `${kernel.name}: ${name} [${tensor.shape.join(", ")}] has ${byteLength(tensor)} bytes and the adapter "${this.device.description}" binds at most ${limit}; use a smaller batch or model.`,
-      );
-    }
-    if (tensor.offset % WINDOW_ALIGNMENT !== 0) {
-      throw new Error(`${kernel.name}: ${name} starts at byte ${tensor.offset}, not a multiple of ${WINDOW_ALIGNMENT}`);
-    }
-    if (elementCount(tensor.shape) === 0) throw new Error(`${kernel.name}: ${name} is empty`);
-  }
-
   /** Chooses the kernels that will run, as `prepare` does; compiles nothing but what has to be timed for it. */
   async choose(): Promise<void> {
     for (const step of this.#steps) if (step.type === "dispatch") await this.#choose(step);
@@ -189,7 +154,7 @@ export class Program {
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
     const contents: Uint32Array[] = [];
-    const slotOf = ({ kernel, values }: Dispatch, { first }: Piece) => {
+    const slotOf = ({ kernel, values }: Dispatch, { first }: GridPiece) => {
       const words = uniformWords(kernel, values, first);
       const key = words.join(",");
       const known = slots.get(key);
@@ -443,40 +408,5 @@ export class Program {
   dispose(): void {
     if (this.#uniforms) this.device.free(this.#uniforms);
     this.#uniforms = undefined;
-  }
-}
-
-/** Throws if a dispatch reads and writes one buffer: WebGPU forbids it, even for windows that do not overlap. */
-function checkAliases(kernel: Kernel, tensors: readonly Tensor[]): void {
-  tensors.forEach((tensor, index) => {
-    if (kernel.bindings[index]?.access !== "readWrite") return;
-    const read = tensors.findIndex((other, at) => {
-      return other.buffer === tensor.buffer && kernel.bindings[at]?.access === "read";
-    });
-    if (read < 0) return;
-    throw new Error(
-      `${kernel.name}: ${kernel.bindings[read]?.name} is read from the buffer that ${kernel.bindings[index]?.name} is written to`,
-    );
-  });
-}
-
-function encodePiece(pass: GPUComputePassEncoder, { pipeline }: Dispatch, { group, grid }: PreparedPiece): void {
-  if (pipeline === undefined || group === undefined) throw new Error("run before prepare");
-  pass.setPipeline(pipeline);
-  pass.setBindGroup(0, group);
-  pass.dispatchWorkgroups(...grid);
-}
-
-function encodeTransfer(encoder: GPUCommandEncoder, step: Extract<Step, { type: "clear" | "copy" }>): void {
-  if (step.type === "clear") {
-    encoder.clearBuffer(step.tensor.buffer, step.tensor.offset, byteLength(step.tensor));
-  } else {
-    encoder.copyBufferToBuffer(
-      step.from.buffer,
-      step.from.offset,
-      step.to.buffer,
-      step.to.offset,
-      byteLength(step.from),
-    );
   }
 }

@@ -88,7 +88,10 @@ function wholeRows(alignment: number, columns: number): number {
   return rows;
 }
 
-/** The same bytes under another shape of the same size, or of a smaller one that starts at the same byte. */
+/**
+ * A tensor over the bytes of a given one with another shape: of the same size, or of a smaller one from the same byte
+ * on.
+ */
 export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
   if (elementCount(shape) > elementCount(tensor.shape)) {
     throw new Error(`cannot see [${tensor.shape.join(", ")}] as [${shape.join(", ")}]`);

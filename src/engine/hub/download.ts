@@ -10,7 +10,7 @@ import { FileError } from "../../errors.ts";
 import { bodyPieces } from "../platform/deadline.ts";
 import { type CacheFiles, type GrowingFile, platform } from "../platform/index.ts";
 import { isFileName, type RepositoryCache } from "./cache.ts";
-import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
+import { checkResponse, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
 
 /** A file as the hub describes it. */
 export interface RemoteFile {
@@ -33,7 +33,7 @@ export async function describeRemote(repository: Repository, commit: string, nam
   const url = `${pageOf(repository)}/resolve/${commit}/${path}`;
   return await withRetries(settings, `ask for ${url}`, () =>
     requestOnce(settings, { url, method: "HEAD", stopAtDescription: true }, async (response) => {
-      checkAnswer(repository, response, name);
+      checkResponse(repository, response, name);
       const { headers, status } = response;
       const etag = normalEtag(headers.get("x-linked-etag") ?? headers.get("etag"));
       if (etag === undefined || !isFileName(etag)) {
@@ -133,7 +133,7 @@ async function fill(
         await file.empty();
         throw new PassingFault(`the server has less of ${name} than the ${before} bytes that it sent before`);
       }
-      checkAnswer(repository, response, name);
+      checkResponse(repository, response, name);
       await placeAnswer(remote, file, response);
       const unstated = size === undefined && response.headers.get("content-length") === null;
       for await (const piece of bodyPieces(response, signal)) {

@@ -163,7 +163,7 @@ export async function withRetries<T>(
  * @param file if one file of the repository was asked for
  * @throws FileError with the remedy if the answer is a refusal
  */
-export function checkAnswer(repository: Repository, response: Response, file?: string): void {
+export function checkResponse(repository: Repository, response: Response, file?: string): void {
   const { status } = response;
   if (status < 400) return;
   const { settings, kind, id } = repository;

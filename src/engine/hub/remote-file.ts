@@ -5,7 +5,7 @@
 import { FileError } from "../../errors.ts";
 import type { ReadableFile } from "../platform/index.ts";
 import { describeRemote } from "./download.ts";
-import { checkAnswer, PassingFault, type Repository, requestOnce, withRetries } from "./http.ts";
+import { checkResponse, PassingFault, type Repository, requestOnce, withRetries } from "./http.ts";
 
 /** @throws FileError for a file whose length the hub does not state, or a server that sends no ranges; HubUnreachableError */
 export async function openRemote(repository: Repository, commit: string, name: string): Promise<ReadableFile> {
@@ -20,7 +20,7 @@ export async function openRemote(repository: Repository, commit: string, name: s
       const headers = { Range: `bytes=${offset}-${offset + length - 1}` };
       return await withRetries(settings, `read ${url}`, () =>
         requestOnce(settings, { url, method: "GET", headers }, async (response) => {
-          checkAnswer(repository, response, name);
+          checkResponse(repository, response, name);
           if (response.status !== 206) {
             throw new FileError(
               `${url}: its server sends whole files only (HTTP ${response.status} to a question for ${length} bytes); download the model, or set HF_ENDPOINT to another server.`,

@@ -8,7 +8,7 @@ import { bodyText } from "../platform/deadline.ts";
 import { platform, type ReadableFile } from "../platform/index.ts";
 import { checkRepositoryPath, isFileName, RepositoryCache } from "./cache.ts";
 import { describeRemote, downloadBlob, type RemoteFile } from "./download.ts";
-import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./http.ts";
+import { checkResponse, HubUnreachableError, type Repository, requestOnce, withRetries } from "./http.ts";
 import { openRemote } from "./remote-file.ts";
 
 export interface Snapshot {
@@ -132,7 +132,7 @@ async function listRepository(
   const what = `ask ${settings.endpoint} for the ${kind} "${id}"${cached ? "" : ", which is neither a local path nor in the cache"}`;
   return await withRetries({ patience: { ...patience, attempts } }, what, () =>
     requestOnce(settings, { url, method: "GET" }, async (response, signal, alive) => {
-      checkAnswer(repository, response);
+      checkResponse(repository, response);
       const { text, isCut } = await bodyText(response, mostListingBytes, signal, alive);
       const listing = isCut ? undefined : parseListing(text);
       if (listing !== undefined) return listing;

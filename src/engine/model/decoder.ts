@@ -5,7 +5,7 @@
 import type { ActivationFormat } from "../../kernels/kernel.ts";
 import { scaleRows } from "../../kernels/scale.ts";
 import { addUniformNoise, NOISE_STREAM } from "../../kernels/uniform-noise.ts";
-import type { Arena } from "../gpu/arena.ts";
+import type { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { sliceRows, type Tensor } from "../gpu/tensor.ts";
@@ -40,7 +40,7 @@ export class PassMemory {
   readonly activations: Activations;
   readonly head: HeadBuffers;
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
-  /** Of a recurrence, between the dispatches of a layer. */
+  /** A recurrence's states between the dispatches of a layer. */
   readonly #states: Tensor | undefined;
 
   /**
@@ -300,9 +300,22 @@ function gradientRowsOf(activations: LayerActivations, { gradientRows }: RowShap
 }
 
 /** The layer that a parameter is part of; undefined for those of no layer. */
-export function layerOf(name: string): number | undefined {
+function layerOf(name: string): number | undefined {
   const layer = /^\w+\.(\d+)\./.exec(name)?.[1];
   return layer === undefined ? undefined : Number(layer);
+}
+
+/**
+ * The trained parameters by when their gradients are final in a backward pass: those of the last layer first, those of
+ * no layer at the end. An adapter's are few, and its frozen parts are cleared at the end.
+ */
+export function gradientStages(layout: ParameterLayout, { config, adapter }: Model): string[][] {
+  const stages = Array.from({ length: config.layers + 1 }, (): string[] => []);
+  for (const { name } of layout.specs) {
+    const layer = adapter ? undefined : layerOf(name);
+    stages[layer === undefined ? config.layers : config.layers - 1 - layer]?.push(name);
+  }
+  return stages;
 }
 
 /** The layer below which nothing is trained, so that no gradient is needed there. */

@@ -109,7 +109,7 @@ export class DoraNorms {
   /** Records the gains of a layer as the adapter is now. */
   recordGains(program: Program, base: BaseWeights, module: LoraModule, parts: DoraParts, scratch: DoraScratch): void {
     const { rank, outputs, scale, outFrom } = module;
-    const { weight, slack } = partOf(base, module);
+    const { weight, slack } = boundRows(base, module);
     const projected = reshape(scratch.projected, [rank, slack + outputs]);
     const gram = reshape(scratch.gram, [rank, rank]);
     recordProduct(program, weight, parts.a, projected);
@@ -162,7 +162,7 @@ export class DoraNorms {
     const { dropped, inner, b, y } = args;
     const [rows = 0] = y.shape;
     const { outputs: columns, outFrom } = module;
-    const { weight, slack } = partOf(base, module);
+    const { weight, slack } = boundRows(base, module);
     const ofBase = this.product(scratch, [rows, slack + columns]);
     const place = { gains: this.gains(keyOf(module)), y, first: outFrom, yFrom: outFrom, columns, accumulate: 1 };
     recordProduct(program, weight, dropped, ofBase);
@@ -195,7 +195,7 @@ export class DoraNorms {
     const { dy, x, inner, b, gradient, partials } = args;
     const [rows = 0] = dy.shape;
     const { outputs: columns } = module;
-    const { weight, slack } = partOf(base, module);
+    const { weight, slack } = boundRows(base, module);
     const product = this.product(scratch, [rows, slack + columns]);
     recordProduct(program, weight, x, product);
     recordMatmul(program, "NT", inner, b, product, { accumulate: true, outFrom: slack });
@@ -257,7 +257,7 @@ export class DoraNorms {
 /**
  * The rows of a layer in its matrix, from the last one on that can be bound: `slack` rows before the layer's own.
  */
-export function partOf(base: BaseWeights, module: LoraModule): { readonly weight: Weight; readonly slack: number } {
+export function boundRows(base: BaseWeights, module: LoraModule): { readonly weight: Weight; readonly slack: number } {
   const { name, parameter, inOut, outFrom, outputs } = module;
   const whole = base.parameter(parameter);
   if (inOut) return { weight: { name, matrix: whole, inOut }, slack: 0 };

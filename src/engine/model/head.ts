@@ -9,8 +9,8 @@ import {
   logSoftmaxGatherForward,
   logSoftmaxGatherGradient,
   sequenceSums,
-  splitColumns,
   targetHits,
+  tokensPerSplit,
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../kernels/logit-statistics.ts";
@@ -40,7 +40,7 @@ export interface HeadPass {
 /** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */
 function forwardWindow(device: Device, config: ModelConfig): { window: number; perSplit: number; splits: number } {
   const bindableRows = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize));
-  const perSplit = splitColumns(config.vocabSize, bindableRows);
+  const perSplit = tokensPerSplit(config.vocabSize, bindableRows);
   const window = Math.max(1, Math.floor(bindableRows / perSplit)) * perSplit;
   return { window, perSplit, splits: Math.ceil(config.vocabSize / perSplit) };
 }

@@ -28,7 +28,7 @@ const TABLE_BYTES = 2 ** 26;
 /** Rows of the head's passes. */
 export interface HeadRows {
   readonly rows: number;
-  /** Of region A, in passes with gradients. */
+  /** Rows of region A, in passes with gradients. */
   readonly gradientRows: number;
 }
 

@@ -9,7 +9,7 @@ import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { partNames } from "./adapter-specs.ts";
-import { type BaseWeights, type DoraScratch, partOf } from "./dora.ts";
+import { type BaseWeights, boundRows, type DoraScratch } from "./dora.ts";
 import type { LoraAdapter } from "./lora.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { recordMatmul } from "./matmul.ts";
@@ -25,7 +25,7 @@ export interface LoraScratch {
   readonly dora?: DoraScratch | undefined;
 }
 
-/** The same with the rows of a pass. */
+/** An adapter's scratch, and by what the rows of a pass draw dropout. */
 export interface LoraRows extends LoraScratch {
   /** u32[T], by which dropout draws; not in generation. */
   readonly drawKeys: Tensor | undefined;
@@ -148,7 +148,7 @@ export function recordLoraBackward(
     }
     recordMatmul(program, "NN", dInner, a, input);
     if (apart) {
-      const { weight, slack } = partOf(base, module);
+      const { weight, slack } = boundRows(base, module);
       const dBase = apart.recordScaled(program, place, args.dy, doraScratch(scratch), { shift: 1, slack });
       recordProductBackward(program, weight, dBase, input, { accumulate: true });
     }

@@ -4,7 +4,8 @@
  */
 import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../kernels/matmul.ts";
-import type { Program, Together } from "../gpu/program.ts";
+import type { Together } from "../gpu/dispatch.ts";
+import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 
 /** What the products over the windows of one matrix have in common. */

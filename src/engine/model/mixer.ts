@@ -33,7 +33,7 @@ export interface RecurrenceRows {
   readonly segments: Tensor;
   /** One behind the other: what the second one continues, the first one has left. */
   readonly dispatches: readonly SegmentRange[];
-  /** Of the backward pass, whose rows are whole sequences. */
+  /** The segments of the backward pass, in which rows are whole sequences. */
   readonly backward: SegmentRange;
   /** Scratch: the states between the two. */
   readonly states: Tensor;

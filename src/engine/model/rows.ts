@@ -288,7 +288,7 @@ export type WindowArray = keyof ReturnType<typeof windowShapes>;
 export interface RowNeeds {
   /** Ranges cut to this window. */
   readonly slidingWindow: number | undefined;
-  /** As `packRows` takes it. */
+  /** Tokens of a sequence beyond which LongRoPE takes its long factors, as `packRows` takes it; default: never. */
   readonly longBeyond?: number | undefined;
   /** Segments for layers that are a recurrence. */
   readonly segments?: boolean;

@@ -6,7 +6,7 @@ import { AdapterError } from "../../errors.ts";
 import type { AdapterKind, FoundAdapter } from "./platform.ts";
 
 /** What tells adapters apart. */
-export type AdapterFacts = Pick<
+export type AdapterIdentity = Pick<
   GPUAdapterInfo,
   "vendor" | "architecture" | "device" | "description" | "isFallbackAdapter"
 >;
@@ -19,7 +19,7 @@ export function isAdapterKind(text: string): text is AdapterKind {
 }
 
 /** What runs an adapter's work: a GPU, Mesa's or Google's software Vulkan, or some other software ("software"). */
-export function classifyAdapter(facts: AdapterFacts): AdapterKind {
+export function classifyAdapter(facts: AdapterIdentity): AdapterKind {
   const text = `${facts.vendor} ${facts.architecture} ${facts.device} ${facts.description}`.toLowerCase();
   if (text.includes("swiftshader")) return "swiftshader";
   if (text.includes("llvmpipe") || text.includes("lavapipe")) return "lavapipe";
@@ -29,7 +29,7 @@ export function classifyAdapter(facts: AdapterFacts): AdapterKind {
 }
 
 /** One line for messages. Software adapters put everything into the description, GPUs spread it over the fields. */
-export function describeAdapter(facts: AdapterFacts): string {
+export function describeAdapter(facts: AdapterIdentity): string {
   if (classifyAdapter(facts) !== "hardware" && facts.description !== "") return facts.description;
   const parts: string[] = [];
   for (const part of [facts.vendor, facts.architecture, facts.device.replace(/-+$/, ""), facts.description]) {

@@ -3,12 +3,12 @@
  * done first. They only move bytes. MPI's calls that wait would take a whole core, so whoever has this asks `advance`
  * again and again.
  */
-import type { MpiCommunicator, MpiLibrary, MpiRequest, Place } from "./node-mpi-library.ts";
+import type { AddressedBytes, MpiCommunicator, MpiLibrary, MpiRequest } from "./node-mpi-library.ts";
 
 /** A call with the places of its bytes. */
 export type CollectiveCall =
-  | { readonly kind: "allGather" | "allToAll"; readonly from: Place; readonly to: Place }
-  | { readonly kind: "broadcast"; readonly to: Place; readonly root: number }
+  | { readonly kind: "allGather" | "allToAll"; readonly from: AddressedBytes; readonly to: AddressedBytes }
+  | { readonly kind: "broadcast"; readonly to: AddressedBytes; readonly root: number }
   | { readonly kind: "barrier" };
 
 interface Asked {

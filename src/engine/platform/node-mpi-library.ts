@@ -142,7 +142,7 @@ export class MpiLibrary {
     return bytes.byteLength === 0 ? 0n : this.#addressOf(bytes);
   }
 
-  /** As the library describes itself, on one line. May be called before `start`. */
+  /** The library's own description of itself, on one line. May be called before `start`. */
   version(): string {
     const text = new Uint8Array(LONGEST_TEXT);
     const length = new Int32Array(1);
@@ -225,7 +225,7 @@ export class MpiLibrary {
 export type MpiRequest = BigInt64Array<ArrayBuffer>;
 
 /** Bytes at an address. */
-export interface Place {
+export interface AddressedBytes {
   readonly address: bigint;
   readonly bytes: number;
 }
@@ -255,16 +255,16 @@ export class MpiCommunicator {
   }
 
   /** @param each bytes of one rank */
-  allGather(own: Place, all: Place, each: number): MpiRequest {
+  allGather(own: AddressedBytes, all: AddressedBytes, each: number): MpiRequest {
     return this.#exchange("MPI_Iallgather", own, all, each);
   }
 
   /** @param each bytes that one rank sends to one other */
-  allToAll(own: Place, received: Place, each: number): MpiRequest {
+  allToAll(own: AddressedBytes, received: AddressedBytes, each: number): MpiRequest {
     return this.#exchange("MPI_Ialltoall", own, received, each);
   }
 
-  broadcast({ address, bytes }: Place, root: number): MpiRequest {
+  broadcast({ address, bytes }: AddressedBytes, root: number): MpiRequest {
     const { handle, byte } = this.#abi;
     return this.#begin(
       "MPI_Ibcast",
@@ -278,7 +278,7 @@ export class MpiCommunicator {
   }
 
   /** The bytes must not change until it is done. */
-  send({ address, bytes }: Place, to: number, tag: number): MpiRequest {
+  send({ address, bytes }: AddressedBytes, to: number, tag: number): MpiRequest {
     const { handle, byte } = this.#abi;
     return this.#begin(
       "MPI_Isend",
@@ -294,7 +294,7 @@ export class MpiCommunicator {
   }
 
   /** Takes a message that has come. */
-  receive({ address, bytes }: Place, { from, tag }: MpiMessage): void {
+  receive({ address, bytes }: AddressedBytes, { from, tag }: MpiMessage): void {
     const { handle, byte, ignoredStatus } = this.#abi;
     this.#mpi.invoke(
       "MPI_Recv",
@@ -303,7 +303,7 @@ export class MpiCommunicator {
     );
   }
 
-  #exchange(name: string, own: Place, all: Place, each: number): MpiRequest {
+  #exchange(name: string, own: AddressedBytes, all: AddressedBytes, each: number): MpiRequest {
     const { handle, byte } = this.#abi;
     return this.#begin(
       name,

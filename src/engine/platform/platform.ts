@@ -234,7 +234,7 @@ export interface Platform {
   cacheFolder(): string;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
-  /** The same path, independent of the working folder. */
+  /** The path from the root on, independent of the working folder. */
   absolutePath(path: string): string;
 
   /** Throws ResourceError where the package @huggingface/hub, which is optional, is not installed. */

@@ -3,13 +3,13 @@
  * optimizer state is sharded, updates. All follows from the layout and the number of ranks, so every rank knows it.
  */
 import type { ParameterLayout } from "../gpu/arena.ts";
-import { PART_STEP, type Part, paddedSize } from "../gpu/parts.ts";
+import { PART_STEP, type ParameterSlice, paddedSize } from "../gpu/parts.ts";
 import { elementCount } from "../gpu/tensor.ts";
 import { PIECE_BYTES } from "./communicator.ts";
 
 /** What is exchanged at once: parts in the order of their memory, one behind the other with their padding. */
 export interface Piece {
-  readonly parts: readonly Part[];
+  readonly parts: readonly ParameterSlice[];
   /** Padding included. */
   readonly elements: number;
   /** Rank r has the elements [cuts[r], cuts[r + 1]). */
@@ -47,7 +47,7 @@ function piecesOf(layout: ParameterLayout, names: readonly string[], ranks: numb
   const inOrder = names
     .map((name) => ({ name, ...layout.place(name) }))
     .sort((a, b) => a.segment - b.segment || a.offset - b.offset);
-  const pieces: Part[][] = [];
+  const pieces: ParameterSlice[][] = [];
   let room = 0;
   for (const { name, spec } of inOrder) {
     const size = elementCount(spec.shape);
@@ -70,7 +70,7 @@ function piecesOf(layout: ParameterLayout, names: readonly string[], ranks: numb
 }
 
 /** Cuts into slices as equal as parts allow. */
-function cutsOf(parts: readonly Part[], elements: number, ranks: number): number[] {
+function cutsOf(parts: readonly ParameterSlice[], elements: number, ranks: number): number[] {
   const cuts = Array.from({ length: ranks }, (_, rank) => (rank * elements) / ranks);
   let start = 0;
   for (const { size } of parts) {
@@ -86,7 +86,7 @@ function cutsOf(parts: readonly Part[], elements: number, ranks: number): number
 }
 
 /** The parts of a piece that a rank has. */
-export function partsOfRank({ parts, cuts }: Piece, rank: number): Part[] {
+export function partsOfRank({ parts, cuts }: Piece, rank: number): ParameterSlice[] {
   const [first = 0, end = 0] = [cuts[rank], cuts[rank + 1]];
   let start = 0;
   return parts.flatMap((part) => {

@@ -4,7 +4,7 @@
  */
 import { codeBytes, type Moments, scaleBytes } from "../gpu/moments.ts";
 import { type AdamW, partName } from "../gpu/optimizer.ts";
-import type { Part } from "../gpu/parts.ts";
+import type { ParameterSlice } from "../gpu/parts.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
 import type { OnRequest } from "./on-request.ts";
@@ -19,7 +19,7 @@ export interface MomentRange {
   readonly kind: MomentKind;
   /** Whether they are codes. */
   readonly coded: boolean;
-  readonly part: Part;
+  readonly part: ParameterSlice;
 }
 
 /** 4-byte words of a range. */
@@ -28,7 +28,7 @@ export function momentWords({ kind, coded, part: { size } }: MomentRange): numbe
   return coded ? codeBytes(size) / 4 : size;
 }
 
-/** The same of the elements in front of it. */
+/** 4-byte words of the moments in front of a range, in its parameter: where the range begins. */
 export function firstMomentWord(range: MomentRange): number {
   return momentWords({ ...range, part: { ...range.part, size: range.part.from } });
 }
@@ -60,7 +60,7 @@ export class SharedMoments {
   }
 
   /** Every range of every piece, with this rank's own part of it, if it has one. */
-  *#ranges(): Generator<{ readonly range: MomentRange; readonly own: Part | undefined }> {
+  *#ranges(): Generator<{ readonly range: MomentRange; readonly own: ParameterSlice | undefined }> {
     for (const piece of this.#pieces) {
       const mine = partsOfRank(piece, this.#ranks.rank);
       for (const part of piece.parts) {

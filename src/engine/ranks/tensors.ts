@@ -23,7 +23,7 @@ export async function tensorsFromFirst(ranks: Communicator, device: Device, tens
   }
 }
 
-/** The same of an arena of one layout. */
+/** Gives every rank the bytes of rank 0's arena; all ranks have the same layout. */
 export async function arenaFromFirst(ranks: Communicator, { device, segments }: Arena): Promise<void> {
   await tensorsFromFirst(ranks, device, segments);
 }

@@ -22,7 +22,7 @@ export interface AttentionInputs {
   readonly headSize: number;
   /** Default: 1 / sqrt(D). */
   readonly scale?: number | undefined;
-  /** Of scores; default: none. */
+  /** Cap of scores, s -> cap tanh(s / cap); default: none. */
   readonly softCap?: number | undefined;
 }
 

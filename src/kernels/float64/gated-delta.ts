@@ -155,7 +155,7 @@ export function gatedDeltaForward(inputs: DeltaInputs): {
 }
 
 export interface DeltaGradients {
-  /** As qkv. */
+  /** The gradient of qkv, of its shape. */
   readonly dQkv: Float64Array;
   /** [T, valueHeads]. */
   readonly da: Float64Array;
@@ -169,7 +169,7 @@ export interface DeltaGradients {
 
 /** Gradients of what the recurrence reads. */
 export interface RuleGradients {
-  /** Of qhat and of khat as each value head reads them, [T, valueHeads, K]. */
+  /** [T, valueHeads, K] each: the gradients of qhat and khat as each value head reads them. */
   readonly dQueries: Float64Array;
   readonly dKeys: Float64Array;
   /** [T, valueHeads, V]. */

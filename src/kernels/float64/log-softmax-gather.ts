@@ -9,7 +9,7 @@ import { softCapped } from "./scale.ts";
 export interface LogitOptions {
   /** What they are divided by (Granite); default 1. */
   readonly divisor?: number;
-  /** Of what that gives (Gemma); default: none. */
+  /** Cap of the divided logits, x -> cap tanh(x / cap) (Gemma); default: none. */
   readonly cap?: number | undefined;
 }
 

@@ -44,7 +44,7 @@ export function matmul(inputs: MatmulInputs): Float64Array {
 }
 
 /**
- * The same sum over absolute terms, [m, n]: `sum_p |a[i, p] b[p, j]| + |bias[j]| + |residual[i, j]|`. A product in f32
+ * The product's sum over absolute terms, [m, n]: `sum_p |a[i, p] b[p, j]| + |bias[j]| + |residual[i, j]|`. A product in f32
  * lies within c sqrt(k) 2^-24 of this of the exact one.
  */
 export function matmulAbsolute(inputs: MatmulInputs): Float64Array {

@@ -9,7 +9,7 @@ import { type Found, rowsOfFindings } from "./exports/reader.ts";
 import type { ExportReport } from "./exports/report.ts";
 import { exportsLookedFor, mayBeTable, shapeColumns, shapeOf } from "./exports/shapes.ts";
 import { thumbReader } from "./exports/thumbs.ts";
-import type { Finding, Json, Reading, Shape } from "./exports/types.ts";
+import type { Finding, Json, ReadingContext, Shape } from "./exports/types.ts";
 import { endingOf, recordsOf } from "./records.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
@@ -160,7 +160,7 @@ type Finder = (record: Json, position: number) => Iterable<Finding>;
 /** How to find the ratings of each shape. Shapes whose records need each other see all of theirs here. */
 async function findersOf(
   files: readonly ExportFile[],
-  reading: Omit<Reading, "position">,
+  reading: Omit<ReadingContext, "position">,
   columns: readonly string[],
 ): Promise<ReadonlyMap<Shape, Finder>> {
   const finders = new Map<Shape, Finder>();

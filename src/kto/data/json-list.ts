@@ -2,20 +2,12 @@
  * Reads the elements of a JSON list one after another, however long the list is and whether or not it has line breaks.
  * The bytes are split at the list's own commas, which are told from others by following strings and brackets.
  */
+import { joined } from "../../engine/bytes.ts";
 import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { exportsLookedFor } from "./exports/shapes.ts";
-import {
-  checkHasRows,
-  endsBeforeRecords,
-  holdsRecords,
-  isJson,
-  joined,
-  longestRow,
-  pieceBytes,
-  tooLong,
-} from "./lines.ts";
+import { checkHasRows, endsBeforeRecords, holdsRecords, isJson, longestRow, pieceBytes, tooLong } from "./lines.ts";
 
 /** One element of a JSON list. */
 export interface ListElement {

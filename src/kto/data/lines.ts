@@ -1,4 +1,5 @@
 /** Reads text files as lines, in pieces, and holds only one line at a time. `json-list.ts` reads lists. */
+import { joined } from "../../engine/bytes.ts";
 import { LFS_POINTER_LENGTH, refuseLfsPointer } from "../../engine/files/lfs-pointer.ts";
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError } from "../../errors.ts";
@@ -77,17 +78,6 @@ async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {
     if (held > longestRow) throw tooLong(file.path, line);
   }
   if (begun.length > 0) yield joined(begun);
-}
-
-/** The bytes of pieces that follow each other. */
-export function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let offset = 0;
-  for (const piece of pieces) {
-    whole.set(piece, offset);
-    offset += piece.length;
-  }
-  return whole;
 }
 
 /** The error for a row that does not end. */

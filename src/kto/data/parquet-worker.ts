@@ -21,7 +21,7 @@ export type ParquetRequest =
   | { readonly group: number; readonly columns: readonly ArrayBuffer[]; readonly allowance: Allowance }
   | { readonly next: true };
 
-export type ParquetAnswer = Footer | Rows | ParquetFailure;
+export type ParquetAnswer = Footer | ParquetRows | ParquetFailure;
 
 /** Why a request failed: `limit` if memory ran out, `refusal` if there is a sentence for it, `detail` for --debug. */
 export interface ParquetFailure {
@@ -50,7 +50,7 @@ export interface ColumnPlace {
 }
 
 /** The next rows of the group, after those that were sent before. */
-export interface Rows {
+export interface ParquetRows {
   readonly rows: readonly Readonly<Record<string, unknown>>[];
   readonly isLast: boolean;
 }
@@ -91,7 +91,7 @@ globalThis.onmessage = async ({ data }: MessageEvent<ParquetRequest>) => {
   postMessage(answer);
 };
 
-async function answerTo(request: ParquetRequest): Promise<Footer | Rows> {
+async function answerTo(request: ParquetRequest): Promise<Footer | ParquetRows> {
   if ("next" in request) return nextRows();
   Object.assign(allowance, request.allowance);
   if ("footer" in request) return readFooter(request.footer, request.wanted);
@@ -283,7 +283,7 @@ function lz4Length(bytes: Uint8Array): number {
 }
 
 /** Sends rows until they have a few million characters. */
-function nextRows(): Rows {
+function nextRows(): ParquetRows {
   const chunk: Record<string, unknown>[] = [];
   for (let size = 0; sent < rows.length && size < sentCharacters; size += characters) {
     characters = 0;

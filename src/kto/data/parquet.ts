@@ -7,7 +7,7 @@ import { platform, type ReadableFile, type Thread, ThreadLimit } from "../../eng
 import { DatasetError } from "../../errors.ts";
 import type { Allowance } from "./allowance.ts";
 import { checkHasRows } from "./lines.ts";
-import type { ColumnPlace, Footer, ParquetAnswer, ParquetRequest, Rows } from "./parquet-worker.ts";
+import type { ColumnPlace, Footer, ParquetAnswer, ParquetRequest, ParquetRows } from "./parquet-worker.ts";
 import type { FileRecord } from "./types.ts";
 
 const decoder = {
@@ -139,7 +139,7 @@ class Decoder {
   }
 
   /** @param rowsBefore how many rows the groups before this one have, for error messages */
-  async *rowsOf(index: number, rowsBefore: number): AsyncGenerator<Rows["rows"][number]> {
+  async *rowsOf(index: number, rowsBefore: number): AsyncGenerator<ParquetRows["rows"][number]> {
     const file = this.#file;
     const { rows, columns } = this.#groups[index] ?? { rows: 0, columns: [] };
     const contents: ArrayBuffer[] = [];
@@ -159,13 +159,13 @@ class Decoder {
     this.#bytesRead += size;
     const what = `its rows ${rowsBefore + 1} to ${rowsBefore + rows}`;
     const request = { group: index, columns: contents, allowance: this.#allowance(buffersOf(size, columns)) };
-    let answer = (await this.#ask(request, size, what, contents)) as Rows;
+    let answer = (await this.#ask(request, size, what, contents)) as ParquetRows;
     for (;;) {
       // Made here: what is sent between threads has no notes.
       for (const row of answer.rows) noteFloats(row, this.#floats);
       yield* answer.rows;
       if (answer.isLast) return;
-      answer = (await this.#ask({ next: true }, size, what)) as Rows;
+      answer = (await this.#ask({ next: true }, size, what)) as ParquetRows;
     }
   }
 
@@ -179,7 +179,7 @@ class Decoder {
     bytes: number,
     what: string,
     transfer: readonly ArrayBuffer[] = [],
-  ): Promise<Footer | Rows> {
+  ): Promise<Footer | ParquetRows> {
     const ms = limit(workMs, bytes);
     let answer: ParquetAnswer;
     try {

@@ -18,7 +18,7 @@ export interface FileRecord {
   readonly source: RowSource;
   /** Whether all fields are texts, so that labels are words, as in .csv. */
   readonly textOnly?: boolean;
-  /** Of a row that was made from a rating: the export's name. Its fields are prompt, completion and label already. */
+  /** The export's name, if the row was made from a rating. The fields are prompt, completion and label already then. */
   readonly exportedBy?: string;
 }
 
@@ -126,7 +126,7 @@ export interface DatasetReport {
   };
   /** Sentences to show once. */
   readonly warnings: readonly string[];
-  /** The same for those who train on the rows. */
+  /** Sentences to show once to somebody who trains on the rows. */
   readonly advice: readonly string[];
 }
 

@@ -11,12 +11,13 @@ import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
 import { gatherNumbers } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import { type Batch, type BatchExample, checkSequences } from "../method/batch.ts";
-import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import type { Metrics } from "../method/metrics.ts";
 import { checkObjective, type TrainedFor, usesPairs } from "../method/objective.ts";
 import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
-import { Update, type UpdateReference } from "../method/update.ts";
+import { Update } from "../method/update.ts";
+import type { UpdateReference } from "../method/update-options.ts";
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
+import { EvaluationPlan } from "./evaluation-plan.ts";
 
 export interface EvaluatorOptions {
   /** The model that is evaluated, with the weights that it has when `run` is called. */

@@ -36,7 +36,7 @@ export interface WholeMicrobatch {
   readonly completionTokens: number;
   /** Tokens of the examples, prompt and completion, without mismatched pairs. */
   readonly tokens: number;
-  /** Of the longest example, prompt and completion. */
+  /** Tokens of the longest example, prompt and completion together. */
   readonly longestTokens: number;
 }
 

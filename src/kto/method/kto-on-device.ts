@@ -8,10 +8,10 @@ import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../k
 import type { Batch } from "./batch.ts";
 import { type ExampleLog, exampleLog, type LoggedRow, wholeMicrobatches } from "./example-log.ts";
 import { type Metrics, marginInterval, objectiveMetrics } from "./metrics.ts";
-import { type Labels, Objective, type ObjectiveOptions } from "./objective.ts";
+import { Objective, type ObjectiveOptions, type ObjectiveRows } from "./objective.ts";
 
 /** Rows that share one reference point over several microbatches, and whether they are only evaluated. */
-export interface Ring {
+export interface UpdateRing {
   readonly rows: number;
   readonly evaluates: boolean;
 }
@@ -42,7 +42,7 @@ export class KtoOnDevice extends Objective {
     options: ObjectiveOptions,
     maxSize: number,
     loggedRows?: number,
-    ring?: Ring,
+    ring?: UpdateRing,
     dealt = false,
   ) {
     const most = ring?.evaluates ? ring.rows : maxSize;
@@ -73,7 +73,7 @@ export class KtoOnDevice extends Objective {
     return reshape(this.#referenceLogProbs, [this.sequences(size)]);
   }
 
-  override upload({ desirable, pairValid, referenceLogProbs }: Labels): void {
+  override upload({ desirable, pairValid, referenceLogProbs }: ObjectiveRows): void {
     this.device.upload(this.#desirable, desirable);
     this.device.upload(this.#pairValid, pairValid);
     if (referenceLogProbs) this.device.upload(this.#referenceLogProbs, referenceLogProbs);

@@ -21,7 +21,7 @@ export interface RankTimes {
   readonly count: number;
   /** The rank that waited least for the others. */
   readonly slowest: number;
-  /** Of all ranks' time, that in which their numbers were under way or they waited for others. */
+  /** The share, 0 to 1, of all ranks' time in which their numbers were under way or they waited for others. */
   readonly communicationShare: number;
 }
 
@@ -95,7 +95,7 @@ export function marginInterval(groups: readonly ArrayLike<number>[]): Metrics {
 }
 
 /** What the sums of supervised fine-tuning tell. @param sums [SFT_SUMS.size] */
-export function sftMetrics(sums: ArrayLike<number>): Metrics {
+export function sftObjectiveMetrics(sums: ArrayLike<number>): Metrics {
   const sum = (place: number) => sums[place] ?? Number.NaN;
   const [tokens, measured] = [sum(SFT_SUMS.tokens), sum(SFT_SUMS.measuredTokens)];
   if (!(tokens > 0)) return {};
@@ -108,7 +108,7 @@ export function sftMetrics(sums: ArrayLike<number>): Metrics {
 
 /** The names of what the sums over rows of these labels tell, if a pair of each microbatch counts. */
 export function metricNames(lossType: KtoLossType | "sft", labels: ReadonlySet<boolean>): string[] {
-  if (lossType === "sft") return Object.keys(sftMetrics(new Float64Array(SFT_SUMS.size).fill(1)));
+  if (lossType === "sft") return Object.keys(sftObjectiveMetrics(new Float64Array(SFT_SUMS.size).fill(1)));
   const { desirable, desirableTokens, undesirable, undesirableTokens, pairs, measured } = METRIC_SUMS;
   const missing = [
     ...(labels.has(true) ? [] : [desirable, desirableTokens]),

@@ -61,7 +61,18 @@ export function checkObjective(objective: TrainedFor): void {
 }
 
 /** What an objective reads of rows beside their log-probabilities. */
-export type Labels = Pick<Batch, "desirable" | "pairValid" | "completionTokens" | "referenceLogProbs">;
+export type ObjectiveRows = Pick<Batch, "desirable" | "pairValid" | "completionTokens" | "referenceLogProbs">;
+
+/** What an objective reads of the microbatches of a ring, as if they were one. */
+export function labelsOf(batches: readonly Batch[]): ObjectiveRows {
+  const joined = (name: "desirable" | "pairValid" | "completionTokens") =>
+    Uint32Array.from(batches.flatMap((batch) => Array.from(batch[name])));
+  return {
+    desirable: joined("desirable"),
+    pairValid: joined("pairValid"),
+    completionTokens: joined("completionTokens"),
+  };
+}
 
 /** Whether mismatched pairs are computed beside the examples. */
 export function usesPairs(objective: TrainedFor): boolean {
@@ -129,7 +140,7 @@ export abstract class Objective {
   }
 
   /** Uploads what the objective needs of a microbatch, or of a ring of them, beside its log-probabilities. */
-  abstract upload(labels: Labels): void;
+  abstract upload(labels: ObjectiveRows): void;
 
   /** f32[2], sum and number of the mismatched log-ratios of `recordPairs`; undefined for a method without. */
   get pairSum(): Tensor | undefined {

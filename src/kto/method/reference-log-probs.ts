@@ -27,7 +27,7 @@ const PIECE_WORDS = 2 ** 22;
 export interface ReferenceLogProbsOptions {
   /** Compute also what the cache holds; default false. */
   readonly recompute?: boolean;
-  /** As in `UpdateOptions`: that of the training that they are for. Default f32. */
+  /** Precision of the reference's pass: that of the training that the log-probs are for. Default f32. */
   readonly precision?: Precision;
   /**
    * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
@@ -38,8 +38,8 @@ export interface ReferenceLogProbsOptions {
   /** Told after each step that was computed, of how many. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   /**
-   * Those that compute the plan together, each the parts or the steps that are its own; rank 0 has the cache. Default
-   * it is computed alone.
+   * The ranks that compute the plan together, each the parts or the steps that are its own; rank 0 has the cache.
+   * Default: this process computes it alone.
    */
   readonly ranks?: Communicator | undefined;
 }

@@ -40,7 +40,7 @@ export class RunPlan extends Microbatches {
    * Examples, 0 or 1, that an epoch leaves out because they would stand alone on their ring; another one each epoch.
    */
   readonly rowsLeftOut: number;
-  /** Those that train together. */
+  /** This rank and the number of ranks that train together. */
   readonly ranks: Rank;
   /** Whether each rank has whole microbatches of its own, not its part of those of all. */
   readonly isLocal: boolean;

@@ -10,7 +10,7 @@ import { arrangeRing, fewestClashes, type Ring } from "./ring.ts";
 
 export type { SampledRow } from "../data/equal-rows.ts";
 
-export interface ScheduleOptions {
+export interface EpochOptions {
   /** Rows per microbatch at most. */
   readonly batchSize: number;
   /** Whole number from 0. */
@@ -61,7 +61,7 @@ const worseAccepted = 1 / 4;
  *
  * @throws ConfigError for a batch size of 1 (or not a whole number); DatasetError for fewer than two examples
  */
-export function epochSchedule(examples: readonly SampledRow[], options: ScheduleOptions): number[][] {
+export function epochSchedule(examples: readonly SampledRow[], options: EpochOptions): number[][] {
   const { batchSize, seed, epoch, shuffle = true, groupByLength = false, mismatched = true } = options;
   checkSizes(examples.length, options);
   const rows = examples.map((_, index) => index);
@@ -97,7 +97,7 @@ export function mismatchedPairs(microbatch: readonly SampledRow[]): MismatchedPa
   return { pair, valid };
 }
 
-function checkSizes(count: number, { batchSize, mismatched = true, evaluates = false }: ScheduleOptions): void {
+function checkSizes(count: number, { batchSize, mismatched = true, evaluates = false }: EpochOptions): void {
   const [option, use] = evaluates
     ? ["per_device_eval_batch_size", "to evaluate on"]
     : ["per_device_train_batch_size", "to train on"];

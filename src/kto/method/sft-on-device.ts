@@ -8,8 +8,8 @@ import { reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../../kernels/sft-objective.ts";
 import type { Batch } from "./batch.ts";
-import { type Metrics, sftMetrics } from "./metrics.ts";
-import { type Labels, Objective } from "./objective.ts";
+import { type Metrics, sftObjectiveMetrics } from "./metrics.ts";
+import { Objective, type ObjectiveRows } from "./objective.ts";
 
 export class SftOnDevice extends Objective {
   readonly #completionTokens: Tensor;
@@ -26,7 +26,7 @@ export class SftOnDevice extends Objective {
     return reshape(this.#hitCounts, [size]);
   }
 
-  override upload(labels: Labels): void {
+  override upload(labels: ObjectiveRows): void {
     this.device.upload(this.#completionTokens, labels.completionTokens);
   }
 
@@ -59,6 +59,6 @@ export class SftOnDevice extends Objective {
   override restoreReference(): void {}
 
   override metricsOf(sums: ArrayLike<number>): Metrics {
-    return sftMetrics(sums);
+    return sftObjectiveMetrics(sums);
   }
 }

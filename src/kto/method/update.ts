@@ -6,15 +6,13 @@
 
 import type { ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
-import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
+import { AdamW } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import { Staging } from "../../engine/gpu/staging.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
-import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import {
-  type EmbeddingNoise,
-  layerOf,
+  gradientStages,
   PassMemory,
   positionLimit,
   recordGradients,
@@ -30,65 +28,17 @@ import { OnRequest } from "../../engine/ranks/on-request.ts";
 import { type Piece, partsOfRank, piecesOfStages } from "../../engine/ranks/pieces.ts";
 import { SharedMoments } from "../../engine/ranks/shared-moments.ts";
 import { Scratch, sumOverRanks } from "../../engine/ranks/sums.ts";
-import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
-import { KtoOnDevice } from "./kto-on-device.ts";
-import type { Labels, Objective, TrainedFor } from "./objective.ts";
-import { SftOnDevice } from "./sft-on-device.ts";
-
-/**
- * Where the reference's log-probs come from: the pass of a frozen model with the policy's vocabulary; "cached", numbers
- * computed before, which come with each batch; "uniform", one constant for every completion; "none" for an objective
- * that compares with nothing.
- */
-export type UpdateReference = Model | "cached" | "uniform" | "none";
-
-export interface UpdateOptions {
-  readonly policy: Model;
-  readonly reference: UpdateReference;
-  /** Every shape class that will be run, so that memory is allocated once. */
-  readonly shapes: readonly RowShape[];
-  /** The largest microbatch, in examples. */
-  readonly maxSize: number;
-  readonly objective: TrainedFor;
-  /** undefined for an update that only evaluates: it has no gradients, no moments and no backward scratch. */
-  readonly optimizer: AdamWOptions | undefined;
-  /** The parameters that are trained; default all of the policy, or its adapter. */
-  readonly trained?: ParameterLayout | undefined;
-  /**
-   * What the reference point is taken over when an update has several microbatches; with "step" all its rows weigh
-   * alike.
-   */
-  readonly referencePointScope: ReferencePointScope;
-  /** Rows of an update at most; read with referencePointScope "step" and with logsExamples. Default `maxSize`. */
-  readonly maxUpdateRows?: number;
-  /** Whether updates may be asked what they did with each example; default false. */
-  readonly logsExamples?: boolean | undefined;
-  /** Default f32; for fp16 the adapter must have the feature shader-f16. */
-  readonly precision?: Precision;
-  /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
-  readonly gradientCheckpointing?: boolean;
-  /** Seed of the adapter's dropout, which draws by the rows' tokens (`packRows`); undefined (default) for none whatever the adapter's options say. */
-  readonly dropoutSeed?: number | undefined;
-  /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
-  readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
-  /** The ranks that share each update; this one computes its part of every microbatch. Default: one process. */
-  readonly ranks?: Communicator | undefined;
-  /** Ranks that each update by themselves (`sync_every`); their metric sums are put together. Without `ranks`. */
-  readonly localRanks?: Communicator | undefined;
-  /** Whether each rank keeps the moments of its share of the parameters alone, and updates that; default false. */
-  readonly shardOptimizer?: boolean | undefined;
-  /** Bytes of gradients that ranks sum at once; default `PIECE_BYTES`. */
-  readonly pieceBytes?: number | undefined;
-}
-
-/** What is wanted of an update beside its gradients. */
-export interface Wanted {
-  /** The metric sums over tokens, which cost one more pass over the vocabulary. */
-  readonly tokens?: boolean;
-  /** What it did with each example, for `objective.exampleLog`; only with logsExamples. */
-  readonly examples?: boolean;
-}
+import { labelsOf, type Objective } from "./objective.ts";
+import { PassDraws } from "./pass-draws.ts";
+import {
+  checkReference,
+  createObjective,
+  sharesMemory,
+  type UpdateOptions,
+  type UpdateReference,
+  type Wanted,
+} from "./update-options.ts";
 
 /** What a pass over a microbatch does. */
 type PassKind = "pairs" | "gradients" | "pairs and gradients" | "own pairs" | "backward" | "evaluation" | "log-probs";
@@ -124,9 +74,7 @@ export class Update {
   readonly #timer: PassTimer;
   /** Since when an update that is logged runs. */
   #loggedSince: number | undefined;
-  /** u32[2]: what dropout's random numbers follow from, beside the rows. */
-  readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
-  readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
+  readonly #draws: PassDraws;
   readonly #ranks: Communicator;
   readonly #localRanks: Communicator | undefined;
   /** The sum of all ranks' gradients; undefined where there is one rank. */
@@ -142,21 +90,14 @@ export class Update {
   readonly sharedMoments: SharedMoments | undefined;
 
   constructor(options: UpdateOptions) {
-    const { reference, shapes, dropoutSeed } = options;
+    const { reference, shapes } = options;
     this.precision = options.precision ?? "f32";
     const format = activationFormat(this.precision);
     let { policy } = options;
     const referenceModel = reference instanceof Model ? reference : undefined;
     if (referenceModel) checkReference(policy, referenceModel);
-    if (policy.adapter && dropoutSeed !== undefined) {
-      const state = policy.device.allocate("batch", "dropout state", [2], "u32");
-      policy = policy.withAdapter(policy.adapter.training(state));
-      this.#dropout = { seed: dropoutSeed, state };
-    }
-    if (options.noise) {
-      const state = policy.device.allocate("batch", "noise state", [2], "u32");
-      this.#noise = { ...options.noise, state, amplitude: policy.device.allocate("batch", "noise amplitude", [1]) };
-    }
+    this.#draws = new PassDraws(policy, options);
+    policy = this.#draws.policy;
     this.device = policy.device;
     this.#timer = new PassTimer(this.device);
     this.policy = policy;
@@ -435,8 +376,7 @@ export class Update {
       if (parts.forward) {
         if (packed === batch.packed) this.#recordReference(recording, shape, batch.size);
         const sums = sliceRows(objective.policyLogProbs(batch.size), 0, shape.sequences);
-        const noise = this.#noise && { state: this.#noise.state, amplitude: this.#noise.amplitude };
-        recordLogProbs(recording, this.policy, this.#memory, shape, sums, noise);
+        recordLogProbs(recording, this.policy, this.#memory, shape, sums, this.#draws.noise);
         const hits = objective.hitCounts(batch.size);
         if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
       }
@@ -457,17 +397,7 @@ export class Update {
     this.#memory.upload(packed);
     if (packed === batch.packed && this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(packed);
     objective.upload(batch);
-    if (this.#dropout) {
-      const { seed, state } = this.#dropout;
-      this.device.upload(state, Uint32Array.of(seed, update));
-    }
-    if (this.#noise) {
-      const { seed, state, alpha, amplitude } = this.#noise;
-      // Rows are packed without padding: transformers' length of a padded batch is that of its longest row.
-      const elements = batch.whole.longestTokens * this.policy.config.hiddenSize;
-      this.device.upload(state, Uint32Array.of(seed, update));
-      this.device.upload(amplitude, Float32Array.of(alpha / Math.sqrt(Math.max(1, elements))));
-    }
+    this.#draws.begin(update, batch.whole.longestTokens);
     this.#submit(program, isLast);
   }
 
@@ -513,75 +443,6 @@ export class Update {
     this.#optimizer?.free();
     this.#staging?.free();
     this.#timer.free();
-    if (this.#dropout) this.device.free(this.#dropout.state);
-    for (const tensor of this.#noise ? [this.#noise.state, this.#noise.amplitude] : []) this.device.free(tensor);
+    this.#draws.free();
   }
-}
-
-/**
- * The trained parameters by when their gradients are final in a backward pass: those of the last layer first, those of
- * no layer at the end. An adapter's are few, and its frozen parts are cleared at the end.
- */
-function gradientStages(layout: ParameterLayout, { config, adapter }: Model): string[][] {
-  const stages = Array.from({ length: config.layers + 1 }, (): string[] => []);
-  for (const { name } of layout.specs) {
-    const layer = adapter ? undefined : layerOf(name);
-    stages[layer === undefined ? config.layers : config.layers - 1 - layer]?.push(name);
-  }
-  return stages;
-}
-
-/** What an objective reads of the microbatches of a ring, as if they were one. */
-function labelsOf(batches: readonly Batch[]): Labels {
-  const joined = (name: "desirable" | "pairValid" | "completionTokens") =>
-    Uint32Array.from(batches.flatMap((batch) => Array.from(batch[name])));
-  return {
-    desirable: joined("desirable"),
-    pairValid: joined("pairValid"),
-    completionTokens: joined("completionTokens"),
-  };
-}
-
-/** What computes the coefficients of what the policy is trained for. */
-function createObjective(options: UpdateOptions, device: Device): Objective {
-  const {
-    objective,
-    reference,
-    maxSize,
-    maxUpdateRows = maxSize,
-    logsExamples,
-    referencePointScope,
-    optimizer,
-  } = options;
-  if (objective === "sft") return new SftOnDevice(device, maxSize);
-  const referenceKind = reference === "uniform" ? "uniform" : "model";
-  const ring = referencePointScope === "step" ? { rows: maxUpdateRows, evaluates: !optimizer } : undefined;
-  const loggedRows = logsExamples ? maxUpdateRows : undefined;
-  const dealt = (options.ranks?.size ?? 1) > 1;
-  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, loggedRows, ring, dealt);
-}
-
-/** @throws ConfigError naming both models if their vocabularies differ in size */
-export function checkReference(policy: Model, reference: Model): void {
-  const [wanted, found] = [policy.config.vocabSize, reference.config.vocabSize];
-  if (wanted !== found) {
-    throw new ConfigError(
-      `The reference model ${reference.folder} has a vocabulary of ${found} tokens and the model ${policy.folder} one of ${wanted}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
-    );
-  }
-  // One packing serves both, and LongRoPE's regimes are part of it.
-  if (longRopeBeyond(policy.config) === longRopeBeyond(reference.config)) return;
-  throw new ConfigError(
-    `The reference model ${reference.folder} and the model ${policy.folder} differ in LongRoPE's original context (original_max_position_embeddings); use a reference of the same build.`,
-  );
-}
-
-/**
- * Whether the reference's pass fits into the activations of the policy's: the same build, and no other adapter's
- * scratch.
- */
-function sharesMemory(policy: Model, reference: Model): boolean {
-  const build = ({ config, adapter }: Model) =>
-    JSON.stringify([{ ...config, eosTokenIds: [] }, (adapter ?? policy.adapter)?.options]);
-  return build(policy) === build(reference);
 }

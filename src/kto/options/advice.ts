@@ -21,7 +21,7 @@ export interface SizeFacts {
 }
 
 /** The facts of a run on feedback. */
-export interface RunFacts extends SizeFacts {
+export interface AdviceFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
   /** Whether the model is known to come from supervised fine-tuning; default false. */
@@ -40,7 +40,7 @@ const TOY_PARAMETERS = 1e8;
  * Warnings on values outside the ranges that are known to work (KTO paper, TRL's page on KTO): one sentence each,
  * naming the option and the range. Nothing is changed.
  */
-export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
+export function configAdvice(config: TrainerOptions, facts: AdviceFacts): string[] {
   const advice: string[] = [];
   const large = facts.parameters >= LARGE_PARAMETERS;
   const betaRange: [number, number] = large ? [0.01, 0.1] : [0.01, 1];

@@ -78,7 +78,7 @@ export function optionGroup(group: string) {
   };
 }
 
-/** The same option with another text or another default. */
+/** An option like a given one, with another text or another default; its values and their checks stay. */
 export function reuse<S extends z.ZodType>(
   schema: S,
   { default: value, ...about }: Partial<OptionAbout> & { readonly default?: z.output<S> },
@@ -90,7 +90,7 @@ export function reuse<S extends z.ZodType>(
   return option(own as z.ZodType as S, { ...aboutOf(schema), ...about });
 }
 
-/** The same for a trainer, where another command's trainer does not take the option. */
+/** An option like a given one that this command's trainer takes, where the given one's trainer does not. */
 export function reuseForTrainer<S extends z.ZodType>(schema: S, about: Partial<OptionAbout>): S & OfTrainer {
   return reuse(schema, { ...about, trainer: true }) as S & OfTrainer;
 }

@@ -14,7 +14,7 @@ import { coerce, isOff, sameValue } from "./values.ts";
  */
 export interface ForeignOption {
   readonly harmless: "any" | readonly unknown[];
-  /** Of a mapping: the only keys that it may have. */
+  /** If the value is a mapping: the only keys that it may have. */
   readonly keys?: readonly string[];
   /** It asks for other arithmetic, at most coarser than what is done; else for speed, memory or reporting. */
   readonly concernsNumbers?: true;

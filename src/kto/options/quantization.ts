@@ -58,7 +58,7 @@ export function quantizationOf(options: QuantizationOptions): Quantization {
 }
 
 /**
- * The same for a command that trains, which needs an adapter then.
+ * Checks the options of quantisation for a command that trains: a quantised base is trained through an adapter alone.
  *
  * @throws ConfigError without an adapter
  */

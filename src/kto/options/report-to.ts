@@ -6,7 +6,10 @@ import { nearest, normalName } from "./names.ts";
 export const trackerNames = ["tensorboard", "mlflow"] as const;
 export type TrackerName = (typeof trackerNames)[number];
 
-/** As transformers reads it: one name or several, "all" or "none". "all" has MLflow where a server is set. */
+/**
+ * The trackers that `report_to` names, read as transformers reads it: one name or several, "all" or "none". "all" has
+ * MLflow only where a server is set.
+ */
 export function trackersOf(reportTo: string | readonly string[] | undefined): {
   readonly trackers: readonly TrackerName[];
   readonly warnings: readonly string[];

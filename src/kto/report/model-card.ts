@@ -23,7 +23,7 @@ export interface CardFacts {
   readonly title: string;
   readonly method: "kto" | "sft" | "merge";
   readonly base: NamedSource;
-  /** Of the base model, as its own card names it. */
+  /** The base model's license, as its own card names it. */
   readonly license?: string | undefined;
   /** The folder holds an adapter and no whole model. */
   readonly isAdapter: boolean;

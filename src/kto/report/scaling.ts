@@ -13,7 +13,7 @@ import { PIECE_BYTES } from "../../engine/ranks/communicator.ts";
 
 /** A link between machines. */
 export interface Link {
-  /** Of one direction, of one machine. */
+  /** Bytes that one machine sends in one direction in a second. */
   readonly bytesPerSecond: number;
   /** Seconds until a small message has come. */
   readonly latency: number;
@@ -21,7 +21,7 @@ export interface Link {
 
 /** What one rank does in an update. */
 export interface RankWork {
-  /** Of an update on one rank, by the clock. */
+  /** Seconds by the clock that an update takes on one rank. */
   readonly secondsPerUpdate: number;
   /** Bytes of the gradients that are exchanged: 4 for each trained parameter. */
   readonly gradientBytes: number;

@@ -11,7 +11,7 @@ export type LoggedLine = Readonly<Record<string, number | null | undefined>>;
 export type Outcome = "yes" | "no" | "open";
 
 /** One measure, from its first value to its last. */
-export interface Finding {
+export interface MeasuredChange {
   readonly name: string;
   readonly first: number | undefined;
   readonly last: number;
@@ -23,8 +23,8 @@ export interface Finding {
   readonly isShare?: boolean;
 }
 
-export interface Verdict {
-  readonly findings: readonly Finding[];
+export interface RunVerdict {
+  readonly findings: readonly MeasuredChange[];
   readonly outcome: Outcome;
   /** Whole sentences. */
   readonly text: string;
@@ -36,12 +36,12 @@ const WINDOWS = { least: 4, most: 20 } as const;
 const MARGIN = "rewards/margins";
 
 /** @returns undefined for a log that holds nothing to judge */
-export function verdictOf(log: readonly LoggedLine[], method: "kto" | "sft"): Verdict | undefined {
+export function runVerdict(log: readonly LoggedLine[], method: "kto" | "sft"): RunVerdict | undefined {
   const found = method === "kto" ? ofKto(log) : ofSft(log);
   return found.findings.length === 0 ? undefined : found;
 }
 
-function ofKto(log: readonly LoggedLine[]): Verdict {
+function ofKto(log: readonly LoggedLine[]): RunVerdict {
   const loss = lossOf(log, "loss", "loss");
   const margin = trainingMargin(log);
   const validationLoss = lossOf(log, "eval_loss", "validation loss");
@@ -66,7 +66,7 @@ function ofKto(log: readonly LoggedLine[]): Verdict {
   return { findings: present, outcome, text: parts.join(" ") };
 }
 
-function trainedSentence(margin: Finding | undefined, trained: Outcome, unseen: Outcome): string {
+function trainedSentence(margin: MeasuredChange | undefined, trained: Outcome, unseen: Outcome): string {
   if (margin === undefined) return "The log holds no margin, so it cannot be said whether the model learnt.";
   if (margin.interval === undefined) {
     return "Too few windows were logged to say whether the model learnt its training rows: take more updates, or a smaller logging_steps.";
@@ -87,7 +87,7 @@ const LONGER = "Take more updates, or a higher learning_rate.";
 const RUINED =
   "Most rows are saturated, as after steps that are too large: start again from the model before, with a third of the learning_rate or less.";
 
-function unseenSentence(unseen: Outcome, { interval }: Finding): string {
+function unseenSentence(unseen: Outcome, { interval }: MeasuredChange): string {
   if (interval === undefined) return "There are too few validation rows for an interval of their margin.";
   if (unseen === "yes") return "Rows that it was not trained on show it too.";
   if (unseen === "no")
@@ -101,7 +101,7 @@ function winSentence(wins: Outcome): string {
   return "The judge sees no clear difference: the interval of the win rate holds 50%.";
 }
 
-function ofSft(log: readonly LoggedLine[]): Verdict {
+function ofSft(log: readonly LoggedLine[]): RunVerdict {
   const loss = lossOf(log, "loss", "loss");
   const validation = lossOf(log, "eval_loss", "validation loss");
   const findings = [loss, validation].filter((finding) => finding !== undefined);
@@ -122,18 +122,18 @@ function ofSft(log: readonly LoggedLine[]): Verdict {
 }
 
 /** Whether a value lies above a bound with its whole interval, below it, or neither. */
-function side(finding: Finding | undefined, bound: number): Outcome {
+function side(finding: MeasuredChange | undefined, bound: number): Outcome {
   if (finding?.interval === undefined) return "open";
   const { low, high } = finding.interval;
   return low > bound ? "yes" : high < bound ? "no" : "open";
 }
 
-function fallen(finding: Finding | undefined): Outcome {
+function fallen(finding: MeasuredChange | undefined): Outcome {
   if (finding?.first === undefined) return "open";
   return finding.last < finding.first ? "yes" : "no";
 }
 
-function lossOf(log: readonly LoggedLine[], metric: string, name: string): Finding | undefined {
+function lossOf(log: readonly LoggedLine[], metric: string, name: string): MeasuredChange | undefined {
   const values = valuesOf(log, metric);
   const last = values.at(-1);
   if (last === undefined) return undefined;
@@ -141,7 +141,7 @@ function lossOf(log: readonly LoggedLine[], metric: string, name: string): Findi
 }
 
 /** The mean of the last windows: a single one is noisy. */
-function trainingMargin(log: readonly LoggedLine[]): Finding | undefined {
+function trainingMargin(log: readonly LoggedLine[]): MeasuredChange | undefined {
   const values = valuesOf(log, MARGIN);
   const [first] = values;
   if (first === undefined) return undefined;
@@ -155,7 +155,12 @@ function trainingMargin(log: readonly LoggedLine[]): Finding | undefined {
 }
 
 /** A metric that is logged with its interval, as `<name>/low` and `<name>/high`. */
-function lastWithInterval(log: readonly LoggedLine[], metric: string, name: string, note: string): Finding | undefined {
+function lastWithInterval(
+  log: readonly LoggedLine[],
+  metric: string,
+  name: string,
+  note: string,
+): MeasuredChange | undefined {
   const lines = log.filter((line) => isNumber(line[metric]));
   const [first, last] = [lines[0], lines.at(-1)];
   const value = last?.[metric];

@@ -67,7 +67,7 @@ export function exampleLine(
   };
 }
 
-/** As many digits as the device's numbers have. */
+/** The number with seven digits, as many as an f32 has; null for one that is not finite. */
 function short(value: number | null): number | null {
   return value === null || !Number.isFinite(value) ? null : Number(value.toPrecision(7));
 }

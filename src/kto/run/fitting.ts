@@ -61,7 +61,7 @@ export async function withWhatFits(
   return new AdapterError(`${error.message} ${remedy}.`, { cause: error });
 }
 
-/** The same method with microbatches of this size. */
+/** The method with microbatches of `size` rows; with one row the reference point is taken over the whole update. */
 export function ofSize(method: Method, size: number): Method {
   const options = { ...method.options, per_device_train_batch_size: size };
   return { ...method, options, referencePointScope: size === 1 ? "step" : method.referencePointScope };
@@ -99,7 +99,7 @@ export async function plannedBytes(
   }
 }
 
-/** The same model on a device that counts. */
+/** A model of the same sizes on a device that only counts what is allocated. */
 async function planned(
   device: Device,
   { folder, numbers, layout, quantization: own, adapter }: Model,

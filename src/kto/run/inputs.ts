@@ -45,13 +45,14 @@ export interface RunInputs extends TrainerCallbacks {
   /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
   readonly baseModel?: string;
   /**
-   * Those that train together, one trainer each with the same inputs: every rank computes its part of the rows, and all
-   * have the same weights after each update. Rank 0 alone reads and writes `outputFolder`. Default: none but this one.
+   * The ranks that train together, one trainer each with the same inputs: every rank computes its part of the rows, and
+   * all have the same weights after each update. Rank 0 alone reads and writes `outputFolder`. Default: this process
+   * alone.
    */
   readonly ranks?: Communicator | undefined;
 }
 
-/** Those that train together; by default this one alone. */
+/** The ranks that train together; by default this process alone. */
 export const ranksOf = ({ ranks = ALONE }: Pick<RunInputs, "ranks">): Communicator => ranks;
 
 /** What a run is trained for, said by a trainer. */

@@ -18,7 +18,7 @@ export interface RankReport {
   readonly stops: boolean;
 }
 
-/** The same of all ranks together. */
+/** What all ranks together report of one update, and the time of each. */
 export interface JointReport extends RankReport {
   /** By rank: milliseconds of the update, and those of them in which it waited for others. */
   readonly times: readonly { readonly ms: number; readonly waitingMs: number }[];

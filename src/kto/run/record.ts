@@ -56,7 +56,7 @@ export class RunRecord {
   stopReason: string | undefined;
   /** The metrics of the last logging window. */
   lastMetrics: Metrics | undefined;
-  /** Of several ranks, what the tuner of each chose. */
+  /** The kernels that the tuner of each rank chose, if there are several ranks. */
   tuningOfRanks: RunState["tuningOfRanks"];
   readonly #run: RecordedRun;
   readonly #checkpoints: Checkpoints | undefined;

@@ -7,7 +7,7 @@ import { Program } from "../../engine/gpu/program.ts";
 import { Model } from "../../engine/model/model.ts";
 import { ConfigError } from "../../errors.ts";
 import { mix } from "../../kernels/mix.ts";
-import type { UpdateReference } from "../method/update.ts";
+import type { UpdateReference } from "../method/update-options.ts";
 
 /** When and how far the reference moves. */
 export interface SyncOptions {

@@ -7,10 +7,10 @@ import type { Arena } from "../../engine/gpu/arena.ts";
 import { byteLength } from "../../engine/gpu/tensor.ts";
 import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { EvaluationPlan } from "../method/evaluation-plan.ts";
+import { EvaluationPlan } from "../evaluation/evaluation-plan.ts";
 import { arenaDigest, ReferenceLogProbs } from "../method/reference-log-probs.ts";
 import type { RunPlan } from "../method/run-plan.ts";
-import type { UpdateReference } from "../method/update.ts";
+import type { UpdateReference } from "../method/update-options.ts";
 import { precisionOf } from "../options/training.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 

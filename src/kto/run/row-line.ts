@@ -25,8 +25,8 @@ export type RowLine = Readonly<z.output<typeof rowLineSchema>>;
 const MOST_OF_A_KIND = 3;
 
 /**
- * Of a run's logged updates, one after another: the rows that have the highest and the lowest rewards of their class,
- * and those whose reward has moved farthest since it was logged first. A row is named once, so that the texts of a run
+ * Finds rows that stand out while it is given a run's logged updates one after another: those with the highest and the
+ * lowest rewards of their class, and those whose reward has moved farthest since it was logged first. A row is named once, so that the texts of a run
  * are at most 18 for a line of examples.jsonl, which are few.
  */
 export class StandingOut {

@@ -17,7 +17,7 @@ export const runFactsSchema = z.object({
   data: z.string(),
   updates: z.number(),
   updates_per_epoch: z.number(),
-  /** As they were understood, defaults included; secrets are left out. */
+  /** All options as the run understood them, defaults included; secrets are left out. */
   options: z.record(z.string(), z.unknown()),
 });
 

@@ -56,7 +56,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   readonly #weights = new OneAtATime();
   #stopping = new AbortController();
   readonly #reports: RankReports;
-  /** Of several ranks: whether one of them was asked to stop before the end of the last update. */
+  /** Whether one of several ranks was asked to stop before the end of the last update. */
   #stopsTogether = false;
   #interrupted = false;
   #iterating = false;

@@ -45,7 +45,7 @@ export async function checkSameRows(ranks: Communicator, examples: readonly Batc
 }
 
 /**
- * The same for the prompts that ranks continue, each some of them.
+ * Compares the prompts of all ranks, of which each rank continues some.
  *
  * @param prompts token ids
  * @throws RankError that names the first rank that has others than rank 0; on every rank the same

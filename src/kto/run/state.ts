@@ -76,7 +76,7 @@ const runState = z.object({
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
   tuning: z.record(z.string(), z.string()).default({}),
-  /** The same of each rank, where there were several; older checkpoints have rank 0's alone. */
+  /** The kernels that each rank's tuner chose, if there were several ranks; older checkpoints have rank 0's alone. */
   tuningOfRanks: z.array(z.record(z.string(), z.string())).optional(),
   /** The adapter that the run was on, by name; older checkpoints do not say it. */
   adapter: z.string().optional(),
@@ -86,7 +86,7 @@ const runState = z.object({
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
   referenceAdapter: z.string().optional(),
-  /** Of models that no checkpoint holds, see `startDigests`; older checkpoints do not say them. */
+  /** SHA-256 of models that no checkpoint holds (`startDigests`); older checkpoints do not say them. */
   startWeights: z.string().optional(),
   referenceWeights: z.string().optional(),
   /** SHA-256 of the rows that the run evaluates on; older checkpoints do not say it. */

@@ -58,6 +58,24 @@ describe("kto data", () => {
     }
   });
 
+  it("shows the tools and the tool calls of a conversation, numbers as the file has them", async () => {
+    const tools = [{ type: "function", function: { name: "weather" } }];
+    const call = `{"name": "weather", "arguments": {"days": 1.0}}`;
+    const messages = [
+      `{"role": "user", "content": "Rain?"}`,
+      `{"role": "assistant", "content": "", "tool_calls": [${call}]}`,
+      `{"role": "tool", "name": "weather", "content": "dry"}`,
+      `{"role": "assistant", "content": "No."}`,
+    ];
+    const line = `{"messages": [${messages.join(", ")}], "tools": ${JSON.stringify(tools)}, "label": true}\n`;
+    const { code, stdout } = await data("--dataset_name", fileIn(folder, "tools.jsonl", line));
+    expect(code).toBe(0);
+    expect(stdout).toContain(`[tools] ${JSON.stringify(tools)}\n[user] Rain?\n`);
+    expect(stdout).toContain(`[assistant]\n  tool_calls: [{"name":"weather","arguments":{"days":1.0}}]\n`);
+    expect(stdout).toContain(`[tool] dry\n  name: "weather"\n`);
+    expect(stdout).toContain("[assistant] No.");
+  });
+
   it("counts in tokens with a model, names what is dropped, and shows what the model sees", async () => {
     const file = fileIn(folder, "rows.jsonl", jsonl(judged));
     const { code, stdout } = await data("--dataset_name", file, "--model", stories, "--json");

@@ -10,7 +10,7 @@ import type { Browser, Page, Request } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
 import { pageFiles } from "../../../src/cli/server/page-files.ts";
-import { PARTS, type Part } from "../../../src/dashboard/page/asking.ts";
+import { PARTS, type PagePart } from "../../../src/dashboard/page/asking.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
 import { hasChromium, openChromium, pictureFolder } from "../../helpers/browser.ts";
 import { builtModule } from "../../helpers/built.ts";
@@ -33,7 +33,7 @@ const rows = readExamples("llama");
 const { hyperparameters } = readExpected("llama");
 
 /** What is there once a part has its answers. */
-const AWAITED: Readonly<Record<Part, string>> = {
+const AWAITED: Readonly<Record<PagePart, string>> = {
   overview: ".uplot",
   "value-function": ".point",
   rewards: ".median",
@@ -346,7 +346,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     for (const [part, { title }] of Object.entries(PARTS)) {
       await open(title);
       await page
-        .locator(AWAITED[part as Part])
+        .locator(AWAITED[part as PagePart])
         .first()
         .waitFor();
       const fit = () =>

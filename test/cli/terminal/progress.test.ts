@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { showingDownloads } from "../../../src/cli/terminal/downloads.ts";
 import { formatDuration } from "../../../src/cli/terminal/numbers.ts";
 import { Output } from "../../../src/cli/terminal/output.ts";
-import { type Progress, renderProgress } from "../../../src/cli/terminal/progress.ts";
+import { type RunProgress, renderProgress } from "../../../src/cli/terminal/progress.ts";
 import { RunPart } from "../../../src/cli/terminal/run-part.ts";
 import { startView } from "../../../src/cli/terminal/run-view.ts";
 import { ToldWork, working } from "../../../src/cli/terminal/work.ts";
@@ -18,7 +18,7 @@ const metrics = {
   "rewards/margins": 0.513,
   "rewards/accuracies": 0.784,
 };
-const progress: Progress = {
+const progress: RunProgress = {
   ...{ method: "kto" as const, step: 12, totalSteps: 100, metrics },
   ...{ tokensPerSecond: 12_345, secondsLeft: 83 },
 };

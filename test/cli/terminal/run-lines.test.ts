@@ -11,7 +11,7 @@ import { type Line, painted, span, type Theme, widthOf } from "../../../src/cli/
 import { summaryLines } from "../../../src/cli/terminal/summary.ts";
 import { type Work, workLines } from "../../../src/cli/terminal/work.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
-import { type LoggedLine, verdictOf } from "../../../src/kto/report/verdict.ts";
+import { type LoggedLine, runVerdict } from "../../../src/kto/report/verdict.ts";
 import { fixtures } from "../../helpers/folders.ts";
 
 /** A run that learns, with the noise of small batches. */
@@ -74,7 +74,7 @@ describe.each([60, 80, 120])("at %d columns", (columns) => {
       ["sampling", workLines(sampling, room(columns, 4700, theme))],
       ["before the first update", runLines(start, compiling)],
       ["after 34 of 60 updates", runLines(after(34), wide)],
-      ["the summary", summaryLines(verdictOf(log, "kto"), places, columns - 1)],
+      ["the summary", summaryLines(runVerdict(log, "kto"), places, columns - 1)],
     ];
     for (const line of blocks.flatMap(([, lines]) => lines)) expect(widthOf(line)).toBeLessThan(columns);
     const whole = blocks.map(

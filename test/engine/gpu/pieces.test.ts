@@ -12,7 +12,7 @@ import { type Grid, type Kernel, type KernelArguments, kernel } from "../../../s
 import {
   logSoftmaxGatherForward,
   logSoftmaxGatherGradient,
-  splitColumns,
+  tokensPerSplit,
 } from "../../../src/kernels/log-softmax-gather.ts";
 import { logitStatistics } from "../../../src/kernels/logit-statistics.ts";
 import { matmul } from "../../../src/kernels/matmul.ts";
@@ -127,7 +127,7 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
 
   it("the head's passes and the logit statistics", async () => {
     const [M, N, K] = [70, 1000, 24];
-    const perSplit = splitColumns(N);
+    const perSplit = tokensPerSplit(N);
     const splits = Math.ceil(N / perSplit);
     const shared = { a: of(M, K), b: of(N, K), aFrom: 0 };
     const targets = u32([M], numbers(M, N));
@@ -223,7 +223,7 @@ describe("what a model of 0.6B parameters asks for", () => {
   it.each([2e9, 1e11])("is recorded in pieces of at most %d: the head, attention of a long row", async (limit) => {
     const [M, N, K] = [4096, 151_936, 1024];
     for (const { facts } of variants) {
-      const perSplit = splitColumns(N);
+      const perSplit = tokensPerSplit(N);
       const splits = Math.ceil(N / perSplit);
       const head = await recorded(limit, (program, of) => {
         const u32s = (...shape: number[]) => ({ ...(of(...shape) as object), dtype: "u32" }) as never;

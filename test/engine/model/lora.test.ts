@@ -18,7 +18,7 @@ import { dropout } from "../../../src/kernels/float64/dropout.ts";
 import { matmul } from "../../../src/kernels/float64/matmul.ts";
 import { globalNorm } from "../../../src/kernels/float64/reduce.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
-import { ktoFloat64Gradient } from "../../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../../src/kto/method/float64/gradient.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import { mismatchedPairs } from "../../../src/kto/method/sampler.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";

@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, test, vi } from "vitest";
 import {
-  type AdapterFacts,
+  type AdapterIdentity,
   chooseAdapter,
   classifyAdapter,
   describeAdapter,
@@ -32,10 +32,10 @@ const facts = {
     isFallbackAdapter: true,
   },
   warp: { vendor: "microsoft", architecture: "warp", device: "", description: "Microsoft Basic Render Driver" },
-} satisfies Record<string, Omit<AdapterFacts, "isFallbackAdapter"> & { isFallbackAdapter?: boolean }>;
+} satisfies Record<string, Omit<AdapterIdentity, "isFallbackAdapter"> & { isFallbackAdapter?: boolean }>;
 
 function found(name: keyof typeof facts) {
-  const one: AdapterFacts = { isFallbackAdapter: false, ...facts[name] };
+  const one: AdapterIdentity = { isFallbackAdapter: false, ...facts[name] };
   return { name, kind: classifyAdapter(one), description: describeAdapter(one) };
 }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { dialects } from "../../../src/kto/options/dialects/all.ts";
-import type { Values } from "../../../src/kto/options/dialects/dialect.ts";
+import type { OptionsInFile } from "../../../src/kto/options/dialects/dialect.ts";
 import { ktoOptions, ktoParseContext } from "../../../src/kto/options/kto.ts";
 import { optionInfos } from "../../../src/kto/options/option.ts";
 import { ourName, parseOptions } from "../../../src/kto/options/parse.ts";
@@ -33,7 +33,7 @@ const infos = optionInfos(ktoOptions);
 const ourOption = (written: string) => ourName(written, infos, ktoParseContext);
 
 async function read(text: string) {
-  const values = parse(text) as Values;
+  const values = parse(text) as OptionsInFile;
   const dialect = dialects.find(({ recognises }) => recognises(values));
   const { entries = [], ...rest } = (await dialect?.translate(values, ourOption)) ?? {};
   return {

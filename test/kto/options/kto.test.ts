@@ -1,7 +1,7 @@
 /** The trainer's options: what a user may write, what is refused and in which words, what is advised against. */
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../../src/errors.ts";
-import { configAdvice, type RunFacts } from "../../../src/kto/options/advice.ts";
+import { type AdviceFacts, configAdvice } from "../../../src/kto/options/advice.ts";
 import { parseKtoConfig, trainerOptions } from "../../../src/kto/options/kto.ts";
 import { unusedLoraOptions } from "../../../src/kto/options/lora.ts";
 import { editDistance } from "../../../src/kto/options/names.ts";
@@ -369,7 +369,7 @@ describe("evaluation", () => {
 });
 
 describe("advice", () => {
-  const large: RunFacts = { rows: 1000, desirable: 500, undesirable: 500, parameters: 8e9 };
+  const large: AdviceFacts = { rows: 1000, desirable: 500, undesirable: 500, parameters: 8e9 };
 
   test("the defaults on a large model need none", () => {
     expect(configAdvice(parseKtoConfig(required), large)).toEqual([]);

@@ -1,6 +1,6 @@
 /** What a log is said to show: each outcome, by hand, and that nothing is claimed of what was not measured. */
 import { describe, expect, test } from "vitest";
-import { type LoggedLine, verdictOf } from "../../../src/kto/report/verdict.ts";
+import { type LoggedLine, runVerdict } from "../../../src/kto/report/verdict.ts";
 
 const margins = (...values: readonly number[]): LoggedLine[] => {
   return values.map((value, i) => ({ step: i + 1, loss: 0.5, "rewards/margins": value }));
@@ -45,13 +45,13 @@ describe("KTO", () => {
       /^It is not shown that it learnt/,
     ],
   ] as const)("%s", (_, log, outcome, sentence) => {
-    const verdict = verdictOf(log, "kto");
+    const verdict = runVerdict(log, "kto");
     expect(verdict?.outcome).toBe(outcome);
     expect(verdict?.text).toMatch(sentence);
   });
 
   test("the margin is the mean of the last windows, a quarter of them and four at least, with Student's interval", () => {
-    const [, finding] = verdictOf(learnt, "kto")?.findings ?? [];
+    const [, finding] = runVerdict(learnt, "kto")?.findings ?? [];
     expect(finding).toMatchObject({ name: "margin", first: 0, note: "over the last 4 of 7 logged windows" });
     expect(finding?.last).toBeCloseTo((0.5 + 0.52 + 0.48 + 0.51) / 4, 12);
     // t of three degrees of freedom is 3.1824; the standard error of the four is 0.008539.
@@ -61,11 +61,11 @@ describe("KTO", () => {
   test("a win rate that could not be measured at the last evaluation is that of the one before", () => {
     const log: LoggedLine[] = [...learnt, judged(0.6, 0.7), { eval_win_rate: null, "eval_win_rate/low": null }];
     const last = expect.closeTo(0.65, 12);
-    expect(verdictOf(log, "kto")?.findings.at(-1)).toMatchObject({ name: "win rate", first: undefined, last });
+    expect(runVerdict(log, "kto")?.findings.at(-1)).toMatchObject({ name: "win rate", first: undefined, last });
   });
 
   test("an empty log says nothing", () => {
-    expect(verdictOf([], "kto")).toBeUndefined();
+    expect(runVerdict([], "kto")).toBeUndefined();
   });
 });
 
@@ -81,7 +81,7 @@ describe("supervised fine-tuning", () => {
     ["validation that rose", [...losses("loss", 2, 1), ...losses("eval_loss", 2, 2.5)], "no", /by heart\.$/],
     ["validation once", [...losses("loss", 2, 1), ...losses("eval_loss", 2)], "open", /evaluated once/],
   ] as const)("%s", (_, log, outcome, sentence) => {
-    const verdict = verdictOf(log, "sft");
+    const verdict = runVerdict(log, "sft");
     expect(verdict?.outcome).toBe(outcome);
     expect(verdict?.text).toMatch(sentence);
   });

@@ -4,7 +4,7 @@
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
 
-export type Json = Record<string, unknown>;
+export type ConfigJson = Record<string, unknown>;
 
 /** Two names or more, quoted, for messages. */
 export function listed(names: readonly string[]): string {
@@ -14,12 +14,12 @@ export function listed(names: readonly string[]): string {
 
 /** A key that is null counts as absent everywhere, as it does in Hugging Face's files. */
 export class Keys {
-  readonly json: Json;
+  readonly json: ConfigJson;
   readonly file: string;
   /** The key that holds this object; "" for the file's own. */
   readonly inside: string;
 
-  constructor(json: Json, file: string, inside = "") {
+  constructor(json: ConfigJson, file: string, inside = "") {
     this.json = json;
     this.file = file;
     this.inside = inside;
@@ -97,7 +97,7 @@ export class Keys {
     if (typeof value !== "object" || Array.isArray(value)) {
       throw this.error(`"${key}" is ${shown(value)}, not an object`);
     }
-    return new Keys(value as Json, this.file, key);
+    return new Keys(value as ConfigJson, this.file, key);
   }
 
   /** A list with an entry for each layer (more are not read), all of `allowed`; undefined where it is absent. */

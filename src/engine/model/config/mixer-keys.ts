@@ -25,7 +25,7 @@ export interface DeltaNetConfig {
   /** Channels of a query or key, and of a value. */
   readonly keySize: number;
   readonly valueSize: number;
-  /** Of the convolution before it. */
+  /** Taps of the short convolution before the recurrence. */
   readonly taps: number;
 }
 

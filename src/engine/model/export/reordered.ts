@@ -56,7 +56,7 @@ export async function* transposed(
   yield result;
 }
 
-/** The same values times a factor. */
+/** The values of the pieces, in their order, times a factor. */
 export async function* scaled(pieces: Pieces, factor: number): AsyncGenerator<Float32Array<ArrayBuffer>> {
   for await (const piece of pieces) yield factor === 1 ? piece : piece.map((value) => value * factor);
 }

@@ -66,10 +66,10 @@ export interface DeltaNetParameters {
 }
 
 export interface Layer {
-  /** Of what attention reads; OLMo 2 has none. */
+  /** Norm of what the mixer reads; undefined in OLMo 2. */
   readonly attentionNorm: Norm | undefined;
   readonly mixer: AttentionParameters | ConvolutionParameters | DeltaNetParameters;
-  /** Of what attention gives, and further down of what the MLP gives: OLMo 2 and Gemma. */
+  /** Norms of what attention gives and, below, of what the MLP gives, in OLMo 2 and Gemma. */
   readonly attentionBranchNorm: Norm | undefined;
   readonly mlpNorm: Norm | undefined;
   /** Their outputs side by side are what the activation takes: one in GPT-2 and Phi-3, gate and up elsewhere. */

@@ -11,7 +11,7 @@ import { Random } from "../../random.ts";
 import { longRopeBeyond } from "../config/config.ts";
 import type { Model } from "../model.ts";
 import { keptRows, stateSizes } from "../states.ts";
-import { type Draw, type DrawnRow, Passes, type Row } from "./passes.ts";
+import { type DrawnRow, Passes, type Row, type TokenDraw } from "./passes.ts";
 import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
 
 export interface GenerateOptions extends SamplingOptions {
@@ -62,7 +62,7 @@ interface Sequence {
   /** Where the host draws. */
   readonly random: Random;
   /** Where the device does. */
-  readonly draw: Draw;
+  readonly draw: TokenDraw;
   readonly prompt: ArrayLike<number>;
   readonly ids: number[];
   finish: GeneratedSequence["finish"];
@@ -183,7 +183,7 @@ export class Generator {
     const sequences = prompts.map((prompt, slot): Sequence => {
       const index = options.places?.[first + slot] ?? first + slot;
       const [random, keys] = [new Random(options.seed, index), new Random(options.seed, index)];
-      const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
+      const draw: TokenDraw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
       return { index, slot, random, draw, prompt, ids: [], finish: "length", end: undefined, passed: 0 };
     });
     const [prompt = []] = prompts;

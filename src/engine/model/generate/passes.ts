@@ -30,7 +30,7 @@ export interface Row {
 }
 
 /** How the token that follows a row is chosen on the device, whose position it is given by. */
-export interface Draw {
+export interface TokenDraw {
   /** The likeliest token at 0. */
   readonly temperature: number;
   /** Two words, which no other sequence has. */
@@ -39,7 +39,7 @@ export interface Draw {
 
 /** A row whose next token is asked for. */
 export interface DrawnRow extends Row {
-  readonly draw: Draw;
+  readonly draw: TokenDraw;
 }
 
 /** A pass that was submitted. */
@@ -206,7 +206,7 @@ export class Passes {
   }
 
   /** Runs rows, and gives the token after each of the rows `heads`, by their place there and what they draw by. */
-  async tokens(rows: readonly Row[], heads: readonly number[], draws: readonly Draw[]): Promise<Uint32Array> {
+  async tokens(rows: readonly Row[], heads: readonly number[], draws: readonly TokenDraw[]): Promise<Uint32Array> {
     await this.#run(rows, heads, "tokens", draws);
     return await this.#chosenTokens(heads.length);
   }
@@ -240,7 +240,7 @@ export class Passes {
     rows: readonly Row[],
     heads: readonly number[],
     outcome: Outcome,
-    draws: readonly Draw[] = [],
+    draws: readonly TokenDraw[] = [],
   ): Promise<Program> {
     const capacity = rowCapacity(rows.length);
     const { slidingWindow: window = Number.POSITIVE_INFINITY } = this.model.config;
@@ -374,7 +374,7 @@ export class Passes {
 }
 
 /** The rows of `draws` on the device: [heads, DRAW_WORDS]; rows without a draw take the likeliest token. */
-function drawWords(draws: readonly Draw[], positions: readonly number[], heads: number): Uint32Array<ArrayBuffer> {
+function drawWords(draws: readonly TokenDraw[], positions: readonly number[], heads: number): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(heads * DRAW_WORDS);
   const numbers = new Float32Array(words.buffer);
   draws.forEach(({ key, temperature }, row) => {

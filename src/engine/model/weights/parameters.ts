@@ -90,9 +90,9 @@ type Projections = readonly (readonly [hfName: string, rows: number])[];
 interface LayerSpecs {
   readonly config: ModelConfig;
   readonly names: ModuleNames;
-  /** Of a parameter. */
+  /** The name that a parameter of this layer has here. */
   readonly name: (part: string) => string;
-  /** Of the layer's tensors, with the dot. */
+  /** What the names of the layer's tensors begin with in Hugging Face's files, the dot included. */
   readonly hf: string;
 }
 
@@ -275,7 +275,10 @@ export function moduleName(config: ModelConfig, part: string): string {
 
 const isOfHead = (part: string) => part === HEAD_MODULE || part.startsWith(`${HEAD_MODULE}.`);
 
-/** The same in the class of a text model alone, as which one is written that was read out of a wrapped model. */
+/**
+ * Where the decoder's modules stand in the class of a text model alone. A text model that was read out of a wrapped one
+ * is written as that class.
+ */
 export function writtenPrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
 }

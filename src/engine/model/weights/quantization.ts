@@ -23,7 +23,7 @@ import { checkedTensor, savedScales, storedPieces } from "./weight-transfer.ts";
 
 /** How matrices are quantised while a model is loaded. What the files hold in 4 bits stays as it is. */
 export interface Quantization {
-  /** Of the linear layers' matrices; default: as the files have them. */
+  /** Format of the linear layers' matrices; default: as the files have them. */
   readonly format?: QuantizedFormat | undefined;
   /**
    * Quantise the scales of nf4 a second time, as bitsandbytes does, and compute with what they stand for then. They are

@@ -13,6 +13,6 @@ export interface SavedCodes {
 
 export interface WeightTensor extends TensorEntry {
   readonly file: SafetensorsFile;
-  /** Of a tensor that is quantised, whose dtype is "NF4". */
+  /** The codes and scales that bitsandbytes saved, if the tensor is quantised (dtype "NF4"). */
   readonly saved?: SavedCodes;
 }

@@ -8,7 +8,7 @@ import type { Budget } from "./limits.ts";
 import { asMarked } from "./markup.ts";
 import { arithmetic, bitsOf, escapeHtml, fixed, floatOf, integerOf, signed, toFloat } from "./numbers.ts";
 import { str } from "./print.ts";
-import { cutText, padded, replaced, replacedLength, splitLines, strip } from "./strings.ts";
+import { cutText, padText, replaced, replacedLength, splitLines, strip } from "./strings.ts";
 import {
   asText,
   Dict,
@@ -155,7 +155,7 @@ export const textFilters = {
     run: ([value = null, width], budget) => {
       const columns = width === undefined ? 80 : Math.max(0, integerArgument(width));
       budget.text(columns);
-      return asMarked(value, padded(str(value, budget), columns, " ", "center"));
+      return asMarked(value, padText(str(value, budget), columns, " ", "center"));
     },
   },
   default: {

@@ -5,7 +5,7 @@ import type { Budget } from "./limits.ts";
 import { escapedText } from "./markup.ts";
 import { fixed, toFloat } from "./numbers.ts";
 import { floatText, integerText, repr, str } from "./print.ts";
-import { cutText, padded } from "./strings.ts";
+import { cutText, padText } from "./strings.ts";
 import {
   type Arguments,
   asText,
@@ -69,7 +69,7 @@ export function percentFormat(text: string, value: Value, budget: Budget, isMark
       const body = converted(kind, item, flags, precision, budget, isMarked);
       const left = flags.includes("-") || given < 0;
       if (flags.includes("0") && !left && /[dioxXeEfFgGu]/.test(kind)) return zeroPadded(body, width);
-      return padded(body, width, " ", left ? "right" : "left");
+      return padText(body, width, " ", left ? "right" : "left");
     },
   );
   // Whatever can be subscripted may stand for a mapping of which nothing is used.
@@ -88,7 +88,7 @@ function starArgument(value: Value): number {
 
 function zeroPadded(body: string, width: number): string {
   const sign = /^[-+ ]?(0[xXoObB])?/.exec(body)?.[0] ?? "";
-  return sign + padded(body.slice(sign.length), width - sign.length, "0", "left");
+  return sign + padText(body.slice(sign.length), width - sign.length, "0", "left");
 }
 
 function converted(
@@ -354,14 +354,17 @@ function formatted(value: Value, spec: string, budget: Budget): string {
   if (!body.startsWith("-") && sign !== "-") body = sign + body;
   if (align === "=" || (zero && align === undefined)) {
     const lead = /^[-+ ]?(0[xob])?/i.exec(body)?.[0] ?? "";
-    return lead + padded(body.slice(lead.length), width - lead.length, fill ?? (zero ? "0" : " "), "left");
+    return lead + padText(body.slice(lead.length), width - lead.length, fill ?? (zero ? "0" : " "), "left");
   }
   return centred(body, width, fill ?? (zero ? "0" : " "), align === "<" ? "right" : align === "^" ? "center" : "left");
 }
 
-/** As format() centres: the odd one goes to the right. */
+/**
+ * Fills up to a width as Python's format() does: of an odd number of fillers the last goes to the right of centred
+ * text.
+ */
 function centred(text: string, width: number, fill: string, side: "left" | "right" | "center"): string {
-  if (side !== "center") return padded(text, width, fill, side);
+  if (side !== "center") return padText(text, width, fill, side);
   const missing = Math.max(0, width - textLength(text));
   return fill.repeat(Math.floor(missing / 2)) + text + fill.repeat(Math.ceil(missing / 2));
 }

@@ -5,7 +5,7 @@
 
 import { checkTemplate, namesReadIn } from "./check.ts";
 import { isConstantName, parseExpression, parseFilterCall, parseTuple } from "./expressions.ts";
-import type { Expression, FilterCall, MacroBody, Parameter, Statement, Target } from "./syntax.ts";
+import type { Expression, FilterCall, MacroBody, MacroParameter, Statement, Target } from "./syntax.ts";
 import { TokenStream } from "./token-stream.ts";
 
 /** @throws TemplateError naming the line */
@@ -186,9 +186,9 @@ function parseTargetItem(tokens: TokenStream, withFields: boolean): Target {
   return { kind: "field", object: name, name: tokens.expect("name").value };
 }
 
-function parseSignature(tokens: TokenStream): Parameter[] {
+function parseSignature(tokens: TokenStream): MacroParameter[] {
   tokens.expect("operator", "(");
-  const parameters: Parameter[] = [];
+  const parameters: MacroParameter[] = [];
   const named = new Set<string>();
   while (!tokens.isOperator(")")) {
     if (parameters.length > 0) tokens.expect("operator", ",");
@@ -204,7 +204,12 @@ function parseSignature(tokens: TokenStream): Parameter[] {
   return parameters;
 }
 
-function parseMacroBody(tokens: TokenStream, name: string, parameters: readonly Parameter[], end: string): MacroBody {
+function parseMacroBody(
+  tokens: TokenStream,
+  name: string,
+  parameters: readonly MacroParameter[],
+  end: string,
+): MacroBody {
   const body = parseWholeBlock(tokens, end);
   const read = namesReadIn(body);
   const special = (one: string) => read.has(one) && !parameters.some((parameter) => parameter.name === one);

@@ -14,7 +14,7 @@ import { isTrue, itemsOf, iterate, Namespace, Tuple, typeName, Undefined, type V
 type Jump = "break" | "continue" | undefined;
 
 /** The text that a rendering writes. */
-export class Output {
+export class RenderedText {
   readonly #parts: string[] = [];
   readonly #budget: Budget;
   #length = 0;
@@ -43,13 +43,13 @@ export class Renderer {
 
   /** What a body writes. */
   text(body: readonly Statement[], scope: Scope): string {
-    const out = new Output(this.#budget);
+    const out = new RenderedText(this.#budget);
     this.run(body, scope, out);
     return out.toString();
   }
 
   /** Writes what a body writes, up to a break or continue of the loop around it. */
-  run(body: readonly Statement[], scope: Scope, out: Output): Jump {
+  run(body: readonly Statement[], scope: Scope, out: RenderedText): Jump {
     for (const statement of body) {
       const jump = this.#statement(statement, scope, out);
       if (jump !== undefined) return jump;
@@ -57,7 +57,7 @@ export class Renderer {
     return undefined;
   }
 
-  #statement(statement: Statement, scope: Scope, out: Output): Jump {
+  #statement(statement: Statement, scope: Scope, out: RenderedText): Jump {
     const budget = this.#budget;
     budget.spend(1);
     switch (statement.kind) {
@@ -120,7 +120,7 @@ export class Renderer {
     take: (value: Value) => void,
   ): Jump {
     const inner = new Scope(scope);
-    const out = new Output(this.#budget);
+    const out = new RenderedText(this.#budget);
     const jump = this.run(body, inner, out);
     if (jump !== undefined) return jump;
     let value: Value = out.toString();
@@ -167,12 +167,12 @@ export class Renderer {
     for (const [i, one] of target.items.entries()) this.#assign(one, values[i] ?? null, scope);
   }
 
-  #loop(loop: ForLoop, scope: Scope, out: Output): Jump {
-    const run = (items: Value, depth: number, to: Output): Jump =>
+  #loop(loop: ForLoop, scope: Scope, out: RenderedText): Jump {
+    const run = (items: Value, depth: number, to: RenderedText): Jump =>
       this.#budget.nested(() => this.#runLoop(loop, items, depth, scope, to, recurse));
     const recurse = loop.recursive
       ? (items: Value, depth: number): string => {
-          const inner = new Output(this.#budget);
+          const inner = new RenderedText(this.#budget);
           run(items, depth, inner);
           return inner.toString();
         }
@@ -185,7 +185,7 @@ export class Renderer {
     iterable: Value,
     depth: number,
     scope: Scope,
-    out: Output,
+    out: RenderedText,
     recurse: ((items: Value, depth: number) => string) | undefined,
   ): Jump {
     const again = recurse && ((inner: Value) => recurse(inner, depth + 1));

@@ -11,7 +11,7 @@ import {
   countOf,
   cutText,
   isSpace,
-  padded,
+  padText,
   replaced,
   replacedLength,
   type Side,
@@ -119,7 +119,7 @@ function padding(side: "left" | "right" | "center"): Method {
     if (textLength(character) !== 1) throw typeError("The fill character must be exactly one character long");
     const columns = Math.max(0, count(width, 0));
     budget.text(columns);
-    return padded(text, columns, character, side);
+    return padText(text, columns, character, side);
   });
 }
 
@@ -250,7 +250,7 @@ const methods: Readonly<Record<string, Method>> = {
     const columns = Math.max(0, count(width, 0));
     budget.text(columns);
     const sign = /^[-+]/.exec(text)?.[0] ?? "";
-    return sign + padded(text.slice(sign.length), columns - sign.length, "0", "left");
+    return sign + padText(text.slice(sign.length), columns - sign.length, "0", "left");
   }),
 };
 

@@ -5,7 +5,7 @@
 import { characters, isPlain, textLength } from "./values.ts";
 
 /**
- * As a class of a regular expression, what str.isspace() says yes to; unlike JavaScript's \s it has U+001C to U+001F
+ * The characters to which Python's str.isspace() says yes, as a class of a regular expression; unlike JavaScript's \s it has U+001C to U+001F
  * and U+0085, and no byte order mark.
  */
 export const spaces = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -175,7 +175,7 @@ export function countOf(text: string, part: string): number {
 }
 
 /** Fills up to a width in code points. */
-export function padded(text: string, width: number, fill: string, side: "left" | "right" | "center"): string {
+export function padText(text: string, width: number, fill: string, side: "left" | "right" | "center"): string {
   const missing = Math.max(0, width - textLength(text));
   if (side === "left") return fill.repeat(missing) + text;
   if (side === "right") return text + fill.repeat(missing);

@@ -51,7 +51,7 @@ export type Target =
   | { readonly kind: "field"; readonly object: string; readonly name: string }
   | { readonly kind: "targets"; readonly items: readonly Target[] };
 
-export interface Parameter {
+export interface MacroParameter {
   readonly name: string;
   readonly default?: Expression;
 }
@@ -59,7 +59,7 @@ export interface Parameter {
 /** Parameters and body of a macro, or of what a call block hands over as `caller`. */
 export interface MacroBody {
   readonly name: string;
-  readonly parameters: readonly Parameter[];
+  readonly parameters: readonly MacroParameter[];
   readonly body: readonly Statement[];
   /** The body asks for `caller`, `varargs`, `kwargs`. */
   readonly uses: { readonly caller: boolean; readonly varargs: boolean; readonly kwargs: boolean };

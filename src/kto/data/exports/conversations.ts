@@ -1,6 +1,6 @@
 /** Programs that export whole conversations with thumbs on their messages: Chainlit, chat-ui; LibreChat has its own file. */
 import { contentOf, roleOf } from "./forms.ts";
-import { oneOf } from "./thumbs.ts";
+import { thumbAmong } from "./thumbs.ts";
 import type { Finding, Json, Shape, Turn } from "./types.ts";
 import { dayOf, fromCell, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
 
@@ -32,7 +32,7 @@ function* chainlitFindings(record: Json): Generator<Finding> {
     }
     yield {
       id: idOr(step.id, i + 1),
-      thumb: oneOf(given, [1], [0]),
+      thumb: thumbAmong(given, [1], [0]),
       turns: () => steps.slice(0, i + 1).map(turnOf),
       answer: `chainlit ${textOr(record.id, "")} ${String(step.id)}`,
       time,
@@ -67,7 +67,7 @@ function* chatUiFindings(record: Json, position: number): Generator<Finding> {
     const id = textOr(message.id, "");
     yield {
       id: id === "" ? `${position}/${i + 1}` : id,
-      thumb: oneOf(score, [1], [-1]),
+      thumb: thumbAmong(score, [1], [-1]),
       turns: () => {
         if (!isTree) return withSystem(messages.slice(0, i + 1).map(chatUiTurn));
         const names = listOf(message.ancestors);

@@ -5,7 +5,7 @@
  */
 import { turnsOf } from "./forms.ts";
 import { majority } from "./thumbs.ts";
-import type { Finding, JoinedReader, Json, Reading, Shape, Thumb } from "./types.ts";
+import type { Finding, JoinedReader, Json, ReadingContext, Shape, Thumb } from "./types.ts";
 import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** The columns of Langfuse's tables, and members of its API's records, that are no scores. */
@@ -30,7 +30,7 @@ const pageOf = ({ data, meta }: Json): readonly Json[] | undefined =>
 const isKnown = (record: Json) => isTrace(record) || isRow(record) || isScore(record);
 
 /** What a person's score says; undefined for a score of a machine or of another name, or for a corrected answer. */
-function voteOf(score: Json, { names, thumbOf }: Pick<Reading, "names" | "thumbOf">) {
+function voteOf(score: Json, { names, thumbOf }: Pick<ReadingContext, "names" | "thumbOf">) {
   if (score.name !== names.label || score.source === "EVAL") return undefined;
   if (score.dataType === "CORRECTION" || score.dataType === "TEXT") return undefined;
   // The number beside a category is 0 where the user gave it none.
@@ -44,7 +44,7 @@ type Vote = NonNullable<ReturnType<typeof voteOf>>;
 const targetOf = ({ observationId, traceId }: Json): string => textOr(observationId, "") || textOr(traceId, "");
 
 /** Adds the votes of scores to those on each target. */
-function count(scores: readonly Json[], reading: Omit<Reading, "position">, votes: Map<string, Vote[]>): void {
+function count(scores: readonly Json[], reading: Omit<ReadingContext, "position">, votes: Map<string, Vote[]>): void {
   for (const score of scores) {
     const vote = voteOf(score, reading);
     if (vote === undefined) continue;
@@ -70,7 +70,7 @@ function ratingOf(record: Json | undefined, id: string | number, thumb: Thumb): 
 /** A row of a table: its votes stand in the column of the score, unless the scores themselves are in the files. */
 function* rowFindings(
   record: Json,
-  { names, thumbOf }: Omit<Reading, "position">,
+  { names, thumbOf }: Omit<ReadingContext, "position">,
   votes: readonly Vote[] | undefined,
   position: string | number,
 ): Generator<Finding> {
@@ -86,7 +86,7 @@ function* rowFindings(
 }
 
 /** A single trace: its scores are about the trace, whose texts are those of its root, or about an observation. */
-function* traceFindings(record: Json, reading: Omit<Reading, "position">): Generator<Finding> {
+function* traceFindings(record: Json, reading: Omit<ReadingContext, "position">): Generator<Finding> {
   const observations = listOf(record.observations).filter(isObject);
   const votes = new Map<string, Vote[]>();
   count(listOf(record.scores).filter(isObject), reading, votes);
@@ -101,7 +101,7 @@ function* traceFindings(record: Json, reading: Omit<Reading, "position">): Gener
   if (votes.size === 0) yield "unrated";
 }
 
-function reader(reading: Omit<Reading, "position">): JoinedReader {
+function reader(reading: Omit<ReadingContext, "position">): JoinedReader {
   const votes = new Map<string, Vote[]>();
   const rows = new Set<string>();
   /** The first score of each target, by its id. */

@@ -26,7 +26,10 @@ class Votes {
   readonly #time = float64s();
   /** Twice the thumb (0, 1, or 2 for none), and 1 more where the export's newest ratings come first. */
   readonly #kind = int32s();
-  /** Of an answer its first and its last vote, of a vote the next one on the same answer; 0, or 1 more than its number. */
+  /**
+   * For an answer its first and its last vote, for a vote the next one on the same answer: 1 more than the vote's
+   * number, or 0 for none.
+   */
   readonly #first = int32s();
   readonly #last = int32s();
   readonly #next = int32s();
@@ -75,7 +78,7 @@ class Threads {
   readonly #thread = int32s();
   readonly #message = int32s();
   readonly #time = float64s();
-  /** Of a thread its earliest answer; 0, or 1 more than its number. */
+  /** For a thread its earliest answer: 1 more than the answer's number, or 0 for none. */
   readonly #first = int32s();
   #count = 0;
 

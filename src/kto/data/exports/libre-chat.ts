@@ -3,7 +3,7 @@
  * have the same messages. Sources: data-schemas/src/schema/message.ts, useExportConversation.ts, useBuildMessageTree.ts.
  */
 import { contentOf } from "./forms.ts";
-import { oneOf } from "./thumbs.ts";
+import { thumbAmong } from "./thumbs.ts";
 import { flattened, MessageTable, pathTo, type TreeNode } from "./tree.ts";
 import type { Finding, JoinedReader, Json, Reason, Shape, Turn } from "./types.ts";
 import { dayOf, holds, listOf, member, textOr, timeOf } from "./values.ts";
@@ -64,7 +64,7 @@ function* findingOf(
   const id = idOf(message);
   yield {
     id,
-    thumb: oneOf(member(message, "feedback", "rating"), ["thumbsUp"], ["thumbsDown"]),
+    thumb: thumbAmong(member(message, "feedback", "rating"), ["thumbsUp"], ["thumbsDown"]),
     turns: () => pathTo(id, nodeOf, first),
     answer: `librechat ${textOr(conversation, "")} ${id}`,
     time: timeOf(message.updatedAt) ?? 0,

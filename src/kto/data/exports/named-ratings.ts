@@ -3,11 +3,11 @@ import { ConfigError } from "../../../errors.ts";
 import { turnsOf } from "./forms.ts";
 import { sides } from "./pairs.ts";
 import { majority } from "./thumbs.ts";
-import type { Finding, Json, Reading, Shape } from "./types.ts";
+import type { Finding, Json, ReadingContext, Shape } from "./types.ts";
 import { dayOf, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** LangSmith: a run as its SDK gives it, with the counts of each key of feedback. */
-function* langSmithFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
+function* langSmithFindings(record: Json, { names, thumbOf, position }: ReadingContext): Generator<Finding> {
   const statistics = member(record, "feedback_stats", names.label ?? "");
   const average = member(statistics, "avg");
   if (average === undefined || average === null) {
@@ -28,7 +28,7 @@ function* langSmithFindings(record: Json, { names, thumbOf, position }: Reading)
 }
 
 /** Argilla's records have fields, or flattened the names themselves, and "thumb.responses" for a question "thumb". */
-function* argillaFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
+function* argillaFindings(record: Json, { names, thumbOf, position }: ReadingContext): Generator<Finding> {
   const { prompt = "", completion = "", label = "" } = names;
   const fields = isObject(record.fields) ? record.fields : record;
   const statuses = listOf(record[`${label}.responses.status`]);
@@ -52,7 +52,7 @@ function resultsOf(record: Json): readonly unknown[] {
     .flatMap((annotation) => listOf(member(annotation, "result")));
 }
 
-function* labelStudioFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
+function* labelStudioFindings(record: Json, { names, thumbOf, position }: ReadingContext): Generator<Finding> {
   const { prompt = "", completion = "", label = "", pair } = names;
   const values = resultsOf(record)
     .filter((result) => member(result, "from_name") === label)

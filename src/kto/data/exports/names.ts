@@ -35,7 +35,10 @@ export const float64s = () => new Column((length) => new Float64Array(length));
 
 /** Different strings, numbered from 0 in the order in which they first come. */
 export class Names {
-  /** Of each string how many bytes a character takes, 1 or 2, and its characters, the lower byte first. */
+  /**
+   * The strings one behind the other: for each how many bytes a character takes, 1 or 2, then its characters, the lower
+   * byte first.
+   */
   readonly #bytes = new Column((length) => new Uint8Array(length));
   /** Where each string begins, and where the last one ends. */
   readonly #starts = float64s();

@@ -5,7 +5,7 @@
  */
 import { contentOf, roleOf } from "./forms.ts";
 import { flattened, MessageTable, pathTo, type TreeNode } from "./tree.ts";
-import type { Finding, JoinedReader, Json, Reading, Shape, Thumb, Turn } from "./types.ts";
+import type { Finding, JoinedReader, Json, ReadingContext, Shape, Thumb, Turn } from "./types.ts";
 import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** The name under which `column_mapping` asks for ranks, beside the names of labels. */
@@ -65,7 +65,7 @@ class Ranks {
   }
 }
 
-type Named = Omit<Reading, "position">;
+type Named = Omit<ReadingContext, "position">;
 
 /** The rank or the label that the user asked for, of an answer; null or undefined if it has none. */
 function givenOf(message: Json, { names: { label = "" } }: Named): unknown {
@@ -100,7 +100,7 @@ function* findingOf(
   };
 }
 
-function* treeFindings(record: Json, reading: Reading): Generator<Finding> {
+function* treeFindings(record: Json, reading: ReadingContext): Generator<Finding> {
   const messages = new Map<string, Json>();
   const parents = new Map<string, string>();
   const ranks = new Ranks();

@@ -3,12 +3,12 @@
  * (`open-webui-database.ts`). Sources: handleFeedback in ResponseMessage.svelte, models/feedbacks.py, models/chats.py.
  */
 import { contentOf, roleOf } from "./forms.ts";
-import { oneOf } from "./thumbs.ts";
+import { thumbAmong } from "./thumbs.ts";
 import { pathTo, type TreeNode } from "./tree.ts";
 import type { Finding, Json, Rating, Reason, Shape, Turn } from "./types.ts";
 import { dayOf, holds, idOr, isObject, member, textOr, timeOf } from "./values.ts";
 
-const thumbOf = (value: unknown) => oneOf(value, [1, "1"], [-1, "-1"]);
+const thumbOf = (value: unknown) => thumbAmong(value, [1, "1"], [-1, "-1"]);
 
 /**
  * The turns up to a message of a chat.

@@ -1,7 +1,7 @@
 /** Pairs of answers with a winner, and the votes of FastChat's logs: Chatbot Arena, PandaLM, LLMBar. */
 import { contentOf, messageOf, roleOf } from "./forms.ts";
-import { oneOf } from "./thumbs.ts";
-import type { Finding, Json, Reading, Reason, Shape, Thumb, Turn } from "./types.ts";
+import { thumbAmong } from "./thumbs.ts";
+import type { Finding, Json, ReadingContext, Reason, Shape, Thumb, Turn } from "./types.ts";
 import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** What was said of a pair: a side that won, both were bad, neither was better, or nothing that can be read. */
@@ -41,7 +41,7 @@ function messagesOf(conversation: unknown): readonly Turn[] | Reason {
   return Array.isArray(list) && turns.length === list.length ? turns : "unreadable";
 }
 
-function arenaFindings(record: Json, { position }: Reading): Iterable<Finding> {
+function arenaFindings(record: Json, { position }: ReadingContext): Iterable<Finding> {
   const winner = textOr(record.winner, "");
   return sides(
     idOr(record.question_id ?? record.id, position),
@@ -53,7 +53,7 @@ function arenaFindings(record: Json, { position }: Reading): Iterable<Finding> {
 }
 
 /** The set of Kaggle's competition: prompts and answers are lists of texts, one for each turn, as JSON. */
-function kaggleFindings(record: Json, { position }: Reading): Iterable<Finding> {
+function kaggleFindings(record: Json, { position }: ReadingContext): Iterable<Finding> {
   const won = (name: string) => ["1", "1.0"].includes(String(record[name]));
   const winner = won("winner_model_a") ? "a" : won("winner_model_b") ? "b" : won("winner_tie") ? "tie" : "no-rating";
   const texts = (value: unknown) => listOf(typeof fromCell(value) === "string" ? [value] : fromCell(value));
@@ -90,7 +90,7 @@ function instructionPair(
 }
 
 /** PandaLM: each of three annotators says 1, 2, or 0 for neither; the majority counts. */
-function pandaFindings(record: Json, { position }: Reading): Iterable<Finding> {
+function pandaFindings(record: Json, { position }: ReadingContext): Iterable<Finding> {
   const votes = [record.annotator1, record.annotator2, record.annotator3].map(Number);
   const most = [0, 1, 2].filter((vote) => 2 * votes.filter((one) => one === vote).length > votes.length);
   const winner = most[0] === undefined ? "disagree" : ([`tie`, "a", "b"] as const)[most[0]];
@@ -102,13 +102,13 @@ function pandaFindings(record: Json, { position }: Reading): Iterable<Finding> {
   ]);
 }
 
-function llmBarFindings(record: Json, { position }: Reading): Iterable<Finding> {
+function llmBarFindings(record: Json, { position }: ReadingContext): Iterable<Finding> {
   const winner = Number(record.label) === 1 ? "a" : Number(record.label) === 2 ? "b" : "no-rating";
   return instructionPair(record, record.input, idOr(record.id, position), winner, [record.output_1, record.output_2]);
 }
 
 /** FastChat's log of one model: a vote is about the last answer of `state`. */
-function* logFindings(record: Json, { position }: Reading): Generator<Finding> {
+function* logFindings(record: Json, { position }: ReadingContext): Generator<Finding> {
   if (record.type === "chat") return;
   const { state } = record;
   const messages = listOf(member(state, "messages"));
@@ -124,7 +124,7 @@ function* logFindings(record: Json, { position }: Reading): Generator<Finding> {
   const conversation = member(state, "conv_id");
   yield {
     id: idOr(conversation, position),
-    thumb: oneOf(record.type, ["upvote"], ["downvote"]),
+    thumb: thumbAmong(record.type, ["upvote"], ["downvote"]),
     turns: () => (system === "" ? turns : [{ role: "system", text: system }, ...turns]),
     ...(typeof conversation === "string" ? { answer: `fastchat ${conversation} ${messages.length}` } : {}),
     model: textOr(record.model, undefined),

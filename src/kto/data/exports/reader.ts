@@ -5,7 +5,7 @@
 import { ConfigError } from "../../../errors.ts";
 import { Ledger } from "./ledger.ts";
 import { type ExportReport, ReportBuilder } from "./report.ts";
-import { verdictOf } from "./rules.ts";
+import { rowOfRating } from "./rules.ts";
 import type { ExportRow, Finding, Json, Shape, UserNames } from "./types.ts";
 
 /** What a pass yields; `Place` is how the caller names the place of a record. */
@@ -53,7 +53,7 @@ export async function* rowsOfFindings<Place>(
         builder.addUnrated();
         continue;
       }
-      const verdict = verdictOf(finding, found.get(index++) ?? []);
+      const verdict = rowOfRating(finding, found.get(index++) ?? []);
       if (verdict.row === undefined) builder.addDropped(finding, verdict.reason);
       else {
         yield { row: verdict.row, place, shape: shape.name };

@@ -6,14 +6,14 @@ import { type ExportRow, type Rating, type Reason, type RowMessage, reasons, typ
 const pathFaults: readonly Reason[] = ["deleted", "attachment", "context-missing"];
 
 /** A row, or the reason why there is none. */
-export type Verdict =
+export type RowOrReason =
   | { readonly row: ExportRow; readonly cites: boolean; readonly reason?: undefined }
   | { readonly reason: Reason; readonly row?: undefined };
 
 /**
  * @param found what other records say about this one (`ledger.ts`)
  */
-export function verdictOf(rating: Rating, found: readonly Reason[]): Verdict {
+export function rowOfRating(rating: Rating, found: readonly Reason[]): RowOrReason {
   // Nothing comes before "superseded", so that the turns need not be read.
   if (found.includes("superseded")) return { reason: "superseded" };
   const faults = new Set<Reason>([...found, ...(rating.faults ?? [])]);

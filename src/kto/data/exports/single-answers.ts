@@ -1,7 +1,7 @@
 /** Programs whose record holds one rated answer: Dify, AnythingLLM, and the log of Gradio's chat interface. */
 import { platform } from "../../../engine/platform/index.ts";
 import { contentOf, roleOf } from "./forms.ts";
-import { oneOf } from "./thumbs.ts";
+import { thumbAmong } from "./thumbs.ts";
 import type { Finding, Json, Reason, Shape, Turn } from "./types.ts";
 import { dayOf, fromCell, holds, idOr, listOf, member, textOr, timeOf } from "./values.ts";
 
@@ -24,7 +24,7 @@ function difyFinding(record: Json, position: number): Finding {
   const time = timeOf(record.feedback_date);
   return {
     id: idOr(record.feedback_id, position),
-    thumb: oneOf(record.feedback_rating_raw, ["like"], ["dislike"]),
+    thumb: thumbAmong(record.feedback_rating_raw, ["like"], ["dislike"]),
     turns: () => twoTurns(record.user_query, answer, isCut ? ["truncated"] : []),
     ...(message === "" ? {} : { answer: `dify ${message}`, rater: who }),
     ...(time === undefined ? {} : { time }),
@@ -42,7 +42,7 @@ function* anythingLlmFindings(record: Json, position: number): Generator<Finding
   const attached = holds(fromCell(record.attachments));
   yield {
     id: idOr(record.id, position),
-    thumb: oneOf(rating, ["GOOD", true], ["BAD", false]),
+    thumb: thumbAmong(rating, ["GOOD", true], ["BAD", false]),
     turns: () => twoTurns(record.prompt, record.response, attached ? ["attachment"] : []),
     day: dayOf(record.sent_at),
   };
@@ -107,7 +107,7 @@ function gradioFinding({ conversation, index, value, timestamp }: Json, position
   hash.update(new TextEncoder().encode(JSON.stringify([place, messages.slice(0, end)])));
   return {
     id: position,
-    thumb: oneOf(value, ["Like"], ["Dislike"]),
+    thumb: thumbAmong(value, ["Like"], ["Dislike"]),
     turns: () => (at < 0 ? "answer-missing" : gradioTurns(messages.slice(0, end))),
     // A flag of the app's own neither replaces a thumb nor is replaced by one.
     ...(isThumb ? { answer: `gradio ${hash.digest()}` } : {}),

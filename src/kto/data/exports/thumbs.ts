@@ -41,7 +41,7 @@ export function thumbReader({ up, down, threshold }: ThumbScale): (value: unknow
 }
 
 /** The value's place among the program's own two thumbs. */
-export function oneOf(value: unknown, up: readonly unknown[], down: readonly unknown[]): Thumb {
+export function thumbAmong(value: unknown, up: readonly unknown[], down: readonly unknown[]): Thumb {
   return up.includes(value) ? true : down.includes(value) ? false : "no-rating";
 }
 

@@ -79,7 +79,7 @@ export class MessageTable {
   /** The record that comes next, once all are placed. */
   #next = 0;
 
-  /** Of two messages with one id the first counts. */
+  /** Places a message below its parent. If two messages have one id, the first counts. */
   place(id: string, parent: string | undefined, isRated: boolean): void {
     const at = this.#records++;
     const message = this.#ids.add(id);

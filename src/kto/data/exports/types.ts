@@ -78,7 +78,7 @@ export interface UserNames {
 }
 
 /** What a shape is told besides the record. */
-export interface Reading {
+export interface ReadingContext {
   readonly names: UserNames;
   /** The thumb that a value of the rating stands for; undefined for a value that is neither. */
   readonly thumbOf: (value: unknown) => boolean | undefined;
@@ -99,8 +99,8 @@ export interface JoinedReader {
 /** One line of the table of shapes. */
 export type Shape = ShapeFacts &
   (
-    | { readonly findings: (record: Json, reading: Reading) => Iterable<Finding>; readonly joined?: never }
-    | { readonly joined: (reading: Omit<Reading, "position">) => JoinedReader; readonly findings?: never }
+    | { readonly findings: (record: Json, reading: ReadingContext) => Iterable<Finding>; readonly joined?: never }
+    | { readonly joined: (reading: Omit<ReadingContext, "position">) => JoinedReader; readonly findings?: never }
   );
 
 interface ShapeFacts {

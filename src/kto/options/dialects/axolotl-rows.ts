@@ -3,7 +3,7 @@
  * model's chat template. A kind of the user's own says the same itself.
  */
 import { shown } from "../../../errors.ts";
-import { Refused, type Values } from "./dialect.ts";
+import { type OptionsInFile, Refused } from "./dialect.ts";
 
 /** The markup of a family of models. */
 interface Markup {
@@ -38,9 +38,9 @@ const promptColumns: Readonly<Record<string, string>> = {
 };
 
 /** What a data set's `type` says of its rows, as this project's options. */
-export function rowForm(type: unknown): Values | Refused {
+export function rowForm(type: unknown): OptionsInFile | Refused {
   if (type === undefined || type === null || type === "") return {};
-  if (typeof type === "object") return ownForm(type as Values);
+  if (typeof type === "object") return ownForm(type as OptionsInFile);
   const [family = "", kind = ""] = String(type).split(".");
   const markup = markups[family];
   const column = promptColumns[kind];
@@ -65,7 +65,7 @@ export function rowForm(type: unknown): Values | Refused {
 const OWN = ["field_system", "field_prompt", "field_completion", "field_label", "prompt_format", "completion_format"];
 
 /** A kind of the user's own: `field_prompt`, `prompt_format` and so on. */
-function ownForm(type: Values): Values | Refused {
+function ownForm(type: OptionsInFile): OptionsInFile | Refused {
   const strange = Object.keys(type).find((name) => !OWN.includes(name) && type[name] !== null);
   if (strange !== undefined) return new Refused(`has a type with ${strange}`, `it may have ${OWN.join(", ")}`);
   const noText = OWN.find((name) => !["string", "undefined"].includes(typeof (type[name] ?? undefined)));

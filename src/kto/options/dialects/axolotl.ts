@@ -9,13 +9,13 @@ import { listOfDataSets } from "./datasets.ts";
 import {
   type Dialect,
   flag,
+  type OptionsInFile,
   only,
   onOff,
   Refused,
   type Rule,
   type Table,
   translated,
-  type Values,
   yesOrNo,
 } from "./dialect.ts";
 
@@ -26,14 +26,18 @@ function isOn(value: unknown): boolean {
 }
 
 /** The members of a mapping; undefined for a value that is none. */
-function membersOf(value: unknown): Values | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Values) : undefined;
+function membersOf(value: unknown): OptionsInFile | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as OptionsInFile) : undefined;
 }
 
 const NO_MAPPING = new Refused("is no mapping of names to values", "write it as one");
 
 /** A share of the run from a number per epoch; at most one at the end is one every epoch. */
-function perEpoch(count: unknown, { num_epochs: epochs = 1 }: Values, name: "eval" | "save"): Values | Refused {
+function perEpoch(
+  count: unknown,
+  { num_epochs: epochs = 1 }: OptionsInFile,
+  name: "eval" | "save",
+): OptionsInFile | Refused {
   if (!["number", "string"].includes(typeof count) || !(Number(count) > 0)) {
     return new Refused("is no number above 0", "give how often in an epoch");
   }
@@ -47,16 +51,16 @@ function besides(other: string): Refused {
   return new Refused(`stands beside ${other}, and both say when`, "keep one of them");
 }
 
-function evaluates({ val_set_size: share, test_datasets: sets }: Values): boolean {
+function evaluates({ val_set_size: share, test_datasets: sets }: OptionsInFile): boolean {
   return !isOff(share ?? null) || !isOff(sets ?? null);
 }
 
-function dataSets(value: unknown): Values | Refused {
+function dataSets(value: unknown): OptionsInFile | Refused {
   return listOfDataSets(value, ["type", "trust_remote_code", "ds_type"], ({ type }) => rowForm(type));
 }
 
 /** The trackers that several options name. A project of Weights & Biases is one of its trackers too. */
-function trackers(_: unknown, all: Values): Values {
+function trackers(_: unknown, all: OptionsInFile): OptionsInFile {
   const asked = {
     wandb: isOn(all.use_wandb) || !isOff(all.wandb_project ?? null),
     tensorboard: isOn(all.use_tensorboard),

@@ -3,25 +3,33 @@
  * of the feedback; with them TRL's own dialect, which has no other name that is not ours.
  */
 import { shown } from "../../../errors.ts";
-import { type Dialect, Refused, type Rule, translated, type Values } from "./dialect.ts";
+import { type Dialect, type OptionsInFile, Refused, type Rule, translated } from "./dialect.ts";
 
 /** Builders of Hugging Face's datasets, whose rows are in data_files. */
 const BUILDERS = ["json", "csv", "parquet"];
 
 /** Makes our options of one entry's members beside its place. */
-export type FormOf = (entry: Values) => Values | Refused;
+export type FormOf = (entry: OptionsInFile) => OptionsInFile | Refused;
 
 /**
  * All data sets of a list as one, which must have the same form.
  *
  * @param known members of an entry that `formOf` reads
  */
-export function listOfDataSets(value: unknown, known: readonly string[], formOf: FormOf): Values | Refused {
+export function listOfDataSets(value: unknown, known: readonly string[], formOf: FormOf): OptionsInFile | Refused {
   const entries = Array.isArray(value) ? (value as unknown[]) : [value];
-  const all = entries.map((entry): Values | Refused => {
+  const all = entries.map((entry): OptionsInFile | Refused => {
     if (typeof entry !== "object" || entry === null)
       return new Refused("is no list of data sets", "give a list of path");
-    const { path, data_files: files, split, name, revision, data_dir: folder, ...rest } = withoutNull(entry as Values);
+    const {
+      path,
+      data_files: files,
+      split,
+      name,
+      revision,
+      data_dir: folder,
+      ...rest
+    } = withoutNull(entry as OptionsInFile);
     const place = placeOf(path ?? rest.dataset_name, files);
     if (place instanceof Refused) return place;
     const unknown = Object.keys(rest).find((member) => !known.includes(member));
@@ -43,16 +51,16 @@ export function listOfDataSets(value: unknown, known: readonly string[], formOf:
   });
   const refused = all.find((one) => one instanceof Refused);
   if (refused !== undefined) return refused;
-  const [first, ...others] = all as readonly Values[];
+  const [first, ...others] = all as readonly OptionsInFile[];
   if (first === undefined) return new Refused("is empty", "give a data set");
-  const formText = ({ dataset_name: _, ...form }: Values) => shown(form, Number.POSITIVE_INFINITY);
+  const formText = ({ dataset_name: _, ...form }: OptionsInFile) => shown(form, Number.POSITIVE_INFINITY);
   if (others.some((other) => formText(other) !== formText(first))) {
     return new Refused("are data sets of different forms", "convert them (kto data --output), then name the files");
   }
   return { ...first, dataset_name: [first, ...others].map(({ dataset_name }) => dataset_name).join(",") };
 }
 
-function withoutNull(values: Values): Values {
+function withoutNull(values: OptionsInFile): OptionsInFile {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null));
 }
 

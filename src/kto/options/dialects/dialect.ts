@@ -8,7 +8,7 @@ import { shown } from "../../../errors.ts";
 import { booleanWord, isOff } from "../values.ts";
 
 /** Options by their names, as a file has them; null stands for an option that is not set. */
-export type Values = Readonly<Record<string, unknown>>;
+export type OptionsInFile = Readonly<Record<string, unknown>>;
 
 /** Why an option cannot be done, a clause after "which", and what to do, the end of the sentence. */
 export class Refused {
@@ -27,7 +27,7 @@ export class Refused {
  */
 export type Rule = string | Making;
 
-type Making = (value: unknown, all: Values) => Values | Refused;
+type Making = (value: unknown, all: OptionsInFile) => OptionsInFile | Refused;
 
 /** One of our options in a translation. */
 export interface Entry {
@@ -52,10 +52,10 @@ export type OurName = (written: string) => string | undefined;
 export interface Dialect {
   readonly product: string;
   /** Whether a file with these options was written for the product. */
-  readonly recognises: (values: Values) => boolean;
+  readonly recognises: (values: OptionsInFile) => boolean;
   /** Whether an option on a command line can only mean the product's. */
   readonly knows: (name: string) => boolean;
-  readonly translate: (values: Values, ourName: OurName) => Promise<Translation>;
+  readonly translate: (values: OptionsInFile, ourName: OurName) => Promise<Translation>;
 }
 
 export interface Table {
@@ -72,12 +72,12 @@ export interface Table {
    */
   readonly isIdle: (name: string) => boolean;
   /** Values of options that the file does not set, where the product's defaults are not ours. */
-  readonly defaults: (values: Values) => Values;
+  readonly defaults: (values: OptionsInFile) => OptionsInFile;
 }
 
 /** Reads the options of a file by a product's table. Names that it does not have are ours, or must be switched off. */
 export function translated(
-  given: Values,
+  given: OptionsInFile,
   { rules, stands = {}, isIdle, defaults }: Table,
   ourName: OurName,
 ): Translation {
@@ -132,7 +132,7 @@ export function yesOrNo(value: unknown): boolean | undefined {
 }
 
 /** A rule for an option that says yes or no, and nothing else. */
-export function onOff(made: (isOn: boolean, all: Values) => Values | Refused): Making {
+export function onOff(made: (isOn: boolean, all: OptionsInFile) => OptionsInFile | Refused): Making {
   return (value, all) => {
     const isOn = yesOrNo(value);
     return isOn === undefined ? new Refused("is neither true nor false", "use one of them") : made(isOn, all);

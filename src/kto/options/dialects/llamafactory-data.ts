@@ -5,7 +5,7 @@
 import { isJsonObject } from "../../../engine/files/json-file.ts";
 import { platform } from "../../../engine/platform/index.ts";
 import { errorMessage, shown } from "../../../errors.ts";
-import { Refused, type Rule, type Values } from "./dialect.ts";
+import { type OptionsInFile, Refused, type Rule } from "./dialect.ts";
 
 interface DataRules {
   readonly rules: Readonly<Record<string, Rule>>;
@@ -13,14 +13,14 @@ interface DataRules {
 }
 
 /** Rules for "dataset" and "eval_dataset", which need the file that describes them. */
-export async function dataSetRules(values: Values): Promise<DataRules> {
+export async function dataSetRules(values: OptionsInFile): Promise<DataRules> {
   const { dataset_dir: folder = "data" } = values;
   const names = (value: unknown) => (Array.isArray(value) ? value.map(String) : String(value).split(",")).map(trimmed);
   const problems: string[] = [];
   const rules: Record<string, Rule> = { dataset_dir: () => ({}) };
   const wanted = ["dataset", "eval_dataset"].filter((name) => values[name] !== undefined && values[name] !== null);
   if (wanted.length === 0) return { rules, problems };
-  let info: Values = {};
+  let info: OptionsInFile = {};
   if (folder !== "ONLINE") {
     const path = platform.joinPath(String(folder), "dataset_info.json");
     try {
@@ -38,7 +38,7 @@ export async function dataSetRules(values: Values): Promise<DataRules> {
       return { rules: { ...rules, dataset, eval_dataset: () => ({}) }, problems };
     }
   }
-  const places = new Map<string, Values | Refused>();
+  const places = new Map<string, OptionsInFile | Refused>();
   for (const option of wanted) places.set(option, together(names(values[option]), info, String(folder)));
   rules.dataset = () => places.get("dataset") ?? {};
   rules.eval_dataset = () => {
@@ -61,32 +61,35 @@ function trimmed(text: string): string {
 }
 
 /** Several data sets as one, which must have the same form. */
-function together(names: readonly string[], info: Values, folder: string): Values | Refused {
+function together(names: readonly string[], info: OptionsInFile, folder: string): OptionsInFile | Refused {
   const all = names.map((name) => dataSet(name, info, folder));
   const refused = all.find((one) => one instanceof Refused);
   if (refused !== undefined) return refused;
-  const [first = {}, ...others] = all as readonly Values[];
-  const form = ({ dataset_name: _, ...rest }: Values) => shown(rest, Number.POSITIVE_INFINITY);
+  const [first = {}, ...others] = all as readonly OptionsInFile[];
+  const form = ({ dataset_name: _, ...rest }: OptionsInFile) => shown(rest, Number.POSITIVE_INFINITY);
   if (others.some((other) => form(other) !== form(first))) {
     return new Refused("are data sets with different columns", "convert them (kto data --output), then name the files");
   }
-  return { ...first, dataset_name: (all as readonly Values[]).map(({ dataset_name }) => dataset_name).join(",") };
+  return {
+    ...first,
+    dataset_name: (all as readonly OptionsInFile[]).map(({ dataset_name }) => dataset_name).join(","),
+  };
 }
 
 /** Columns of dataset_info.json that are read, by our names. */
 const TEXT_COLUMNS = { prompt: "prompt", query: "query", completion: "response", system: "system" } as const;
 
-function dataSet(name: string, info: Values, folder: string): Values | Refused {
+function dataSet(name: string, info: OptionsInFile, folder: string): OptionsInFile | Refused {
   if (folder === "ONLINE") return { dataset_name: name, text_as_chat: true };
   const described = info[name];
   if (typeof described !== "object" || described === null) {
     return new Refused(`names "${name}", which dataset_info.json does not describe`, "add it there");
   }
-  const about = described as Values;
+  const about = described as OptionsInFile;
   const place = placeOf(about, folder);
   if (place instanceof Refused) return place;
   const { formatting = "alpaca", subset, split, num_samples, ranking, tags } = about;
-  const columns = (about.columns ?? {}) as Values;
+  const columns = (about.columns ?? {}) as OptionsInFile;
   const label = columns.kto_tag;
   if (typeof label !== "string") return new Refused(`names "${name}", which has no kto_tag`, "add it to its columns");
   const unread = Object.keys(columns).find((column) => ["history", "images", "videos", "audios"].includes(column));
@@ -104,7 +107,7 @@ function dataSet(name: string, info: Values, folder: string): Values | Refused {
   if (formatting === "alpaca") {
     const own = about.columns === undefined ? { prompt: "instruction", query: "input", response: "output" } : columns;
     const mapped = Object.entries(TEXT_COLUMNS).flatMap(([ours, theirs]) => {
-      const column = (own as Values)[theirs];
+      const column = (own as OptionsInFile)[theirs];
       return typeof column === "string" ? [[ours, column] as const] : [];
     });
     return { ...shared, column_mapping: Object.fromEntries([...mapped, ["label", label]]) };
@@ -112,7 +115,7 @@ function dataSet(name: string, info: Values, folder: string): Values | Refused {
   if (formatting !== "sharegpt" && formatting !== "openai") {
     return new Refused(`names "${name}" in the form ${shown(formatting)}`, "give rows of messages");
   }
-  const strange = strangeTag((tags ?? {}) as Values);
+  const strange = strangeTag((tags ?? {}) as OptionsInFile);
   if (strange !== undefined) {
     return new Refused(
       `names "${name}" with the tag ${strange}`,
@@ -123,7 +126,7 @@ function dataSet(name: string, info: Values, folder: string): Values | Refused {
   return { ...shared, column_mapping: { conversations: messages, ...textColumns(columns), label } };
 }
 
-function textColumns({ system, tools }: Values): Values {
+function textColumns({ system, tools }: OptionsInFile): OptionsInFile {
   return { ...(typeof system === "string" ? { system } : {}), ...(typeof tools === "string" ? { tools } : {}) };
 }
 
@@ -138,13 +141,13 @@ const KNOWN_TAGS: Readonly<Record<string, readonly string[]>> = {
   system_tag: ["system"],
 };
 
-function strangeTag(tags: Values): string | undefined {
+function strangeTag(tags: OptionsInFile): string | undefined {
   const found = Object.entries(tags).find(([name, value]) => KNOWN_TAGS[name]?.includes(String(value)) !== true);
   return found && `${found[0]} ${shown(found[1])}`;
 }
 
 /** Where the rows are: a file beside dataset_info.json, or a repository on the hub. */
-function placeOf({ file_name, hf_hub_url, ...others }: Values, folder: string): string | Refused {
+function placeOf({ file_name, hf_hub_url, ...others }: OptionsInFile, folder: string): string | Refused {
   if (typeof hf_hub_url === "string") return hf_hub_url;
   if (typeof file_name === "string") return platform.joinPath(folder, file_name);
   const kind = ["ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"].find((name) => others[name] !== undefined);

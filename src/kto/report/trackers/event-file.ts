@@ -3,6 +3,7 @@
  * checksum; the checksum is CRC-32C, masked) and holds one protobuf message of tensorflow.Event. The messages are
  * written byte for byte as TensorBoard's own writer does: fields in the order of their numbers, defaults left out.
  */
+import { joined } from "../../../engine/bytes.ts";
 
 /** What an event holds beside its time and step. */
 export type EventContent =
@@ -103,14 +104,4 @@ function float(field: number, value: number): Uint8Array {
 const encoder = new TextEncoder();
 function utf8(text: string): Uint8Array {
   return encoder.encode(text);
-}
-
-export function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

@@ -8,7 +8,7 @@ import * as z from "zod";
 import { platform } from "../../../engine/platform/index.ts";
 import { shortened } from "../../../errors.ts";
 import { MlflowServer } from "./mlflow-server.ts";
-import { type LoggedLine, type RunEnd, type Tracker, TrackerFault } from "./tracker.ts";
+import { type RunEnd, type TrackedLine, type Tracker, TrackerFault } from "./tracker.ts";
 
 /** The limits of runs/log-batch, and of a value of a parameter in servers before 2.9. */
 const METRICS_AT_ONCE = 1000;
@@ -70,7 +70,7 @@ export class Mlflow implements Tracker {
   }
 
   /** @throws TrackerFault */
-  async write(lines: readonly LoggedLine[]): Promise<void> {
+  async write(lines: readonly TrackedLine[]): Promise<void> {
     const metrics = lines.flatMap(({ time, step, values }) =>
       Object.entries(values).flatMap(([key, value]) =>
         value === null ? [] : [{ key, value: jsonNumber(value), timestamp: time, step }],

@@ -3,9 +3,10 @@
  * eval/loss) and the configuration as a text. A run that goes on begins a new file in the same folder, at whose start
  * TensorBoard drops what the earlier one logged beyond the checkpoint.
  */
+import { joined } from "../../../engine/bytes.ts";
 import { platform } from "../../../engine/platform/index.ts";
-import { type EventContent, eventRecord, joined } from "./event-file.ts";
-import type { LoggedLine, Tracker } from "./tracker.ts";
+import { type EventContent, eventRecord } from "./event-file.ts";
+import type { TrackedLine, Tracker } from "./tracker.ts";
 
 export interface TensorBoardOptions {
   /** Where the event file is written; created if it does not exist. */
@@ -63,7 +64,7 @@ export class TensorBoard implements Tracker {
   }
 
   /** @throws FileError for a file that cannot be written, after which the next lines begin another file */
-  async write(lines: readonly LoggedLine[]): Promise<void> {
+  async write(lines: readonly TrackedLine[]): Promise<void> {
     const records = lines.flatMap(({ time, step, values }) => {
       const known = Object.entries(values).flatMap(([name, value]) =>
         value === null ? [] : [[tensorBoardName(name), value] as const],

@@ -5,7 +5,7 @@
 import { asPhrase, counted, errorMessage } from "../../../errors.ts";
 
 /** One line of a run's metrics. */
-export interface LoggedLine {
+export interface TrackedLine {
   /** Unix time in milliseconds. */
   readonly time: number;
   /** Updates done. */
@@ -25,7 +25,7 @@ export interface Tracker {
   /** For messages. */
   readonly name: string;
   start(): Promise<void>;
-  write(lines: readonly LoggedLine[]): Promise<void>;
+  write(lines: readonly TrackedLine[]): Promise<void>;
   end(end: RunEnd): Promise<void>;
 }
 
@@ -53,7 +53,7 @@ export class Delivery {
   readonly #tracker: Tracker;
   readonly #warn: (sentence: string) => void;
   readonly #firstPauseMs: number;
-  #waiting: LoggedLine[] = [];
+  #waiting: TrackedLine[] = [];
   #added = 0;
   #lost = 0;
   #started = false;
@@ -77,7 +77,7 @@ export class Delivery {
   }
 
   /** Takes a line, to be sent in the background. */
-  add(line: LoggedLine): void {
+  add(line: TrackedLine): void {
     this.#added++;
     if (this.#givenUp || this.#waiting.length >= MOST_WAITING) this.#lost++;
     if (this.#givenUp) return;

@@ -11,7 +11,7 @@ import { ModelFormatError } from "../../../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../../../src/kernels/float64/adamw.ts";
 import { at } from "../../../../src/kernels/float64/elements.ts";
 import { clipScale } from "../../../../src/kernels/float64/reduce.ts";
-import { ktoFloat64Gradient } from "../../../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../../../src/kto/method/float64/gradient.ts";
 import { centralDifferences, relativeError } from "../../../helpers/central-differences.ts";
 import { type Expected, FAMILY_FIXTURES, FIXTURES } from "../../../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../../../helpers/float64-safetensors.ts";

@@ -1,7 +1,7 @@
 /** MLflow against a server that follows its REST documentation: runs, parameters, metrics, failures, what is said. */
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Mlflow, type MlflowRun } from "../../../../src/kto/report/trackers/mlflow.ts";
-import { Delivery, type LoggedLine } from "../../../../src/kto/report/trackers/tracker.ts";
+import { Delivery, type TrackedLine } from "../../../../src/kto/report/trackers/tracker.ts";
 import { type MlflowTestServer, mlflowServer } from "../../../helpers/mlflow-server.ts";
 
 let server: MlflowTestServer;
@@ -16,7 +16,7 @@ afterEach(async () => {
   await server.close();
 });
 
-const line = (step: number, values: LoggedLine["values"] = { loss: 1 / step }): LoggedLine => ({
+const line = (step: number, values: TrackedLine["values"] = { loss: 1 / step }): TrackedLine => ({
   time: 1764512345000 + step,
   step,
   values,

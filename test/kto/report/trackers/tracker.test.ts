@@ -1,8 +1,8 @@
 /** The delivery to a tracker that is slow or fails: what waits, what is lost, what is told. */
 import { expect, test } from "vitest";
-import { Delivery, type LoggedLine, type Tracker, TrackerFault } from "../../../../src/kto/report/trackers/tracker.ts";
+import { Delivery, type TrackedLine, type Tracker, TrackerFault } from "../../../../src/kto/report/trackers/tracker.ts";
 
-const line = (step: number): LoggedLine => ({ time: step, step, values: { loss: step } });
+const line = (step: number): TrackedLine => ({ time: step, step, values: { loss: step } });
 
 /** A tracker that keeps what it takes, unless `fault` says otherwise. */
 function keeping(fault: () => Error | undefined) {

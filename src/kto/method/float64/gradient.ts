@@ -2,11 +2,11 @@
  * The whole gradient of KTO's microbatch in float64, one sequence at a time: the oracle of gradient checks. Composed of
  * the float64 model and the float64 objective; it shares nothing with the device's step but the formulas.
  */
-import type { Float64Gradients, Float64Model } from "../../engine/model/float64/decoder.ts";
-import { at } from "../../kernels/float64/elements.ts";
-import { ktoObjective, referencePoint } from "../../kernels/float64/kto-objective.ts";
-import { globalNorm } from "../../kernels/float64/reduce.ts";
-import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
+import type { Float64Gradients, Float64Model } from "../../../engine/model/float64/decoder.ts";
+import { at } from "../../../kernels/float64/elements.ts";
+import { ktoObjective, referencePoint } from "../../../kernels/float64/kto-objective.ts";
+import { globalNorm } from "../../../kernels/float64/reduce.ts";
+import type { KtoLossType, ReferenceKind } from "../../../kernels/kto-objective.ts";
 
 type Ids = ArrayLike<number>;
 

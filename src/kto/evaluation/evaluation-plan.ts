@@ -2,9 +2,9 @@
  * The rings of an evaluation and the microbatches that they are computed in: a pure function of its rows and their
  * number in a microbatch. No models, no device.
  */
-import type { BatchExample, BatchOptions } from "./batch.ts";
-import { Microbatches } from "./microbatches.ts";
-import { epochSchedule, microbatchesOf } from "./sampler.ts";
+import type { BatchExample, BatchOptions } from "../method/batch.ts";
+import { Microbatches } from "../method/microbatches.ts";
+import { epochSchedule, microbatchesOf } from "../method/sampler.ts";
 
 /** Rows of a ring where microbatches are of one row, which has no neighbour: the default of their number. */
 const RING_OF_SINGLE_ROWS = 8;

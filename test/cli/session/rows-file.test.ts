@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { RowTexts } from "../../../src/cli/session/row-texts.ts";
+import { RowTexts } from "../../../src/cli/session/rows-file.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
 import type { Example } from "../../../src/kto/data/types.ts";
 import type { ExampleLine } from "../../../src/kto/run/example-line.ts";
