@@ -12,6 +12,9 @@ import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { working } from "../terminal/work.ts";
 
+/** Rows that are taken where max_samples does not say how many: they are one microbatch. */
+const MOST_ROWS = 64;
+
 export default command(gradcheckDescription, runGradcheck);
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
@@ -19,7 +22,10 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
     const reference = await loadReference(device, policy, options, options.ref_model_name_or_path, output);
-    const { examples } = await loadExamples({ policy, reference }, options, output);
+    const { examples: all } = await loadExamples({ policy, reference }, options, output);
+    const examples = options.max_samples === undefined ? all.slice(0, MOST_ROWS) : all;
+    if (examples.length < all.length)
+      output.info(`checking the first ${MOST_ROWS} of ${all.length} rows; max_samples takes another number of them`);
     if (options.loss_type === "kto") requirePairs(examples, options);
     const objective = objectiveOptions(options, examples);
     const check = await working(output, "checking gradients", async () => {

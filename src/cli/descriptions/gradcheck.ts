@@ -13,7 +13,7 @@ const schema = z.strictObject({
   ref_model_name_or_path: reuse(referenceModel, { description: "the reference model (default: the model itself)" }),
   ...feedbackOptions,
   dataset_name: reuse(ktoOptions.shape.dataset_name, {
-    description: "the feedback; the whole file is one microbatch, in its order",
+    description: "the feedback; its first rows, 64 unless max_samples says how many, are one microbatch in their order",
   }),
   ...loadedModelOptions,
   beta: ktoOptions.shape.beta,

@@ -203,6 +203,21 @@ describe("kto gradcheck", () => {
     await succeed("gradcheck", "--model", `${fixtures}/llama/policy`, "--dataset", dataset, "--log_level", "error");
   });
 
+  test("takes the first 64 rows of more, and says so", async () => {
+    const rows = Array.from({ length: 70 }, (_, i) => ({
+      ...{ prompt_ids: [3 + (i % 5), 4], completion_ids: [5 + (i % 3), 6, 7], label: i % 2 === 0 },
+    }));
+    const data = fileIn(folder, "many.jsonl", jsonl(rows));
+    const words = ["gradcheck", "--model", `${fixtures}/llama/policy`, "--dataset", data, "--json"];
+    const said = "checking the first 64 of 70 rows; max_samples takes another number of them";
+    const { stdout, stderr } = await succeed(...words);
+    expect(stderr).toContain(said);
+    expect(objects(stdout)[0]?.log_ratio).toHaveLength(64);
+    const all = await succeed(...words, "--max_samples", "70");
+    expect(all.stderr).not.toContain("checking the first");
+    expect(objects(all.stdout)[0]?.log_ratio).toHaveLength(70);
+  });
+
   test("a tolerance that is not met: the object says so, the sentence names the parameter, the exit code is 8", async () => {
     const words = ["gradcheck", ...modelsAndData("llama"), "--tolerance", "1e-12", "--json", "--log_level", "error"];
     const { code, stdout, stderr } = await kto(...words);
