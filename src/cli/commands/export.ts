@@ -30,6 +30,11 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
     },
     output,
   );
+  if (options.model_name_or_path === undefined && adapter === undefined) {
+    throw new ConfigError(
+      `adapter_name_or_path "${named}" is a whole model and no adapter; name it as model_name_or_path.`,
+    );
+  }
   if (merges && adapter === undefined) {
     throw new ConfigError(`merge_adapter is set, but ${named} is no adapter and adapter_name_or_path names none.`);
   }

@@ -69,6 +69,11 @@ export async function modelFolders(
   }
   if (whole || !(await isAdapterFolder(base))) return { base, baseName: options.model_name_or_path, adapter };
   if (adapter !== undefined) {
+    if (!(await isAdapterFolder(adapter))) {
+      throw new ConfigError(
+        `model_name_or_path "${base}" is an adapter and adapter_name_or_path "${adapter}" is none: perhaps the two are swapped.`,
+      );
+    }
     throw new ConfigError(
       `model_name_or_path "${base}" is an adapter and adapter_name_or_path "${adapter}" another one; name the base model and one adapter.`,
     );

@@ -64,8 +64,11 @@ export async function isAdapterFolder(folder: string): Promise<boolean> {
 export async function readAdapterConfig(folder: string): Promise<AdapterConfig> {
   const path = platform.joinPath(folder, ADAPTER_CONFIG);
   if (!(await isAdapterFolder(folder))) {
+    const isModel = (await platform.exists(platform.joinPath(folder, "config.json"))) === "file";
     throw new FileError(
-      `The adapter folder "${folder}" has no ${ADAPTER_CONFIG}; give a folder that PEFT or kto wrote.`,
+      isModel
+        ? `"${folder}" is a whole model and no adapter: it has config.json and no ${ADAPTER_CONFIG}; name it as the model, and as the adapter a folder that PEFT or kto wrote.`
+        : `The adapter folder "${folder}" has no ${ADAPTER_CONFIG}; give a folder that PEFT or kto wrote.`,
     );
   }
   const json = parseJsonObject(await readModelText(path), path);

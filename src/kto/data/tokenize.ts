@@ -266,7 +266,7 @@ function reportOf(
   if (labels === "required" && (desirable === 0 || undesirable === 0)) {
     const [present, absent] = desirable === 0 ? ["undesirable", "desirable"] : ["desirable", "undesirable"];
     advice.push(
-      `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
+      `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; KTO learns what tells the two apart, so there is no margin to see: add rows that are ${absent}${desirable > 0 ? ", or use kto sft, which takes good answers alone" : ""}.`,
     );
   }
   return {

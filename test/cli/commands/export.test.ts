@@ -78,6 +78,10 @@ describe("kto export", () => {
 
   test.each<[string[], string]>([
     [["--gguf", "f16", "--output", "x.gguf"], "Nothing to export is named: give model_name_or_path or adapter_name"],
+    [
+      ["--adapter_name_or_path", stories, "--gguf", "f16", "--output", "x.gguf"],
+      "is a whole model and no adapter; name it as model_name_or_path.",
+    ],
     [["--model", stories, "--gguf", "q2_k", "--output", "x.gguf"], 'option "gguf" is "q2_k"'],
     [["--model", stories, "--gguf", "f16", "--output", "."], "Cannot write .: it is a folder, not a file."],
     [["--model", stories, "--gguf", "f16", "--output", "x.gguf", "--merge_adapter"], "merge_adapter is set, but"],

@@ -268,3 +268,21 @@ test("a disk that does not take its last line is a warning: the result is the fo
   expect([status, stderr]).toEqual([0, "warning: Cannot write to stdout: no space is left on the disk.\n"]);
   expect(existsSync(join(into, "model.safetensors"))).toBe(true);
 });
+
+test("model and adapter that are swapped are told of", async () => {
+  const into = freshPath(folder, "swapped");
+  const generated = await kto("generate", "--model", adapter, "--adapter_name_or_path", llama, "--prompt", "a");
+  expect([generated.code, generated.stderr]).toEqual([2, expect.stringContaining("perhaps the two are swapped.")]);
+  const { code, stderr } = await kto(
+    "merge",
+    "--model",
+    adapter,
+    "--adapter_name_or_path",
+    llama,
+    "--output_dir",
+    into,
+  );
+  expect(code).toBeGreaterThan(0);
+  expect(stderr).toContain(`"${llama}" is a whole model and no adapter: it has config.json and no adapter_config.json`);
+  expect(existsSync(into)).toBe(false);
+});

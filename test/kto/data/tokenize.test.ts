@@ -50,7 +50,7 @@ describe("tokenizeRows", () => {
     expect(example?.completionIds.at(-1)).toBe(eos);
     expect(example?.cut).toBe(false);
     expect(report.warnings).toEqual([]);
-    expect(report.advice).toEqual([expect.stringMatching(/training on one class alone/)]);
+    expect(report.advice).toEqual([expect.stringMatching(/KTO learns what tells the two apart/)]);
   });
 
   it("takes rows one after another as it takes a list; so does the summary", async () => {
