@@ -23,7 +23,7 @@ import { type Comparison, compare, type Measured, measure } from "./measure.ts";
 import { heldOutOpenings } from "./openings.ts";
 import { pairText, resultText } from "./print.ts";
 import { RunFiles } from "./run-files.ts";
-import { feedbackFile, modelFolder } from "./stories.ts";
+import { feedbackFile, modelFolder, storyTokens } from "./stories.ts";
 
 /** What a run takes and measures. */
 export interface RunSize {
@@ -143,7 +143,9 @@ export async function align(size: RunSize, folder: string, output: Output): Prom
 
     say(`\nStories on ${heldOutOpenings.length} openings that the feedback does not hold, ${perOpening} for each\n`);
     say(resultText(before, after, result));
-    say("\nThe same openings and random numbers, not picked: the first story on each of the first three openings.\n");
+    say(
+      `\nThe same openings and random numbers, not picked: the first story on each of the first three openings. "…" is where\na story was cut, after ${storyTokens} tokens: models so small seldom end one.\n`,
+    );
     for (let index = 0; index < 3; index++) say(pairText(before, after, index));
 
     const curves = join(folder, "curves.svg");

@@ -1,6 +1,7 @@
 /** The quickstart's results as text: the table of figures, and two stories side by side. */
 import type { Share } from "../../src/index.ts";
 import type { Comparison, Measured } from "./measure.ts";
+import { type Story, storyTokens } from "./stories.ts";
 
 const columnWidth = 46;
 
@@ -32,11 +33,19 @@ export function resultText(before: Measured, after: Measured, { win }: Compariso
     .join("\n");
 }
 
-/** Two stories on one opening in two columns, with their verdicts. */
-export function pairText(before: Measured, after: Measured, index: number): string {
-  const column = (title: string, measured: Measured): string[] => {
-    const text = measured.stories[index]?.text.trim().replace(/\s+/g, " ") ?? "";
-    return [`${title}: ${measured.verdicts[index]?.reason ?? ""}`, ...wrap(`${text} …`, columnWidth)];
+/** What `pairText` needs of a model's stories. */
+type Judged = {
+  readonly stories: readonly Pick<Story, "opening" | "text" | "completionIds">[];
+  readonly verdicts: readonly { readonly reason: string }[];
+};
+
+/** Two stories on one opening in two columns, with their verdicts; "…" stands behind one that was cut. */
+export function pairText(before: Judged, after: Judged, index: number): string {
+  const column = (title: string, measured: Judged): string[] => {
+    const story = measured.stories[index];
+    const text = story?.text.trim().replace(/\s+/g, " ") ?? "";
+    const end = (story?.completionIds.length ?? 0) < storyTokens ? "" : " …";
+    return [`${title}: ${measured.verdicts[index]?.reason ?? ""}`, ...wrap(`${text}${end}`, columnWidth)];
   };
   const left = column("base", before);
   const right = column("aligned", after);

@@ -2,8 +2,8 @@
 import { expect, test } from "vitest";
 import { judgeStory } from "../../examples/quickstart/judge.ts";
 import { heldOutOpenings, trainingOpenings } from "../../examples/quickstart/openings.ts";
-import { wrap } from "../../examples/quickstart/print.ts";
-import { feedbackFile, modelFolder } from "../../examples/quickstart/stories.ts";
+import { pairText, wrap } from "../../examples/quickstart/print.ts";
+import { feedbackFile, modelFolder, storyTokens } from "../../examples/quickstart/stories.ts";
 import { loadTokenizer, readFeedback, type TextRow, tokenizeRows } from "../../src/index.ts";
 
 const rows = (await readFeedback(feedbackFile)) as TextRow[];
@@ -38,4 +38,13 @@ test("wrap breaks at spaces and lets a long word stand alone", () => {
   expect(wrap("a bb ccc dddd", 5)).toEqual(["a bb", "ccc", "dddd"]);
   expect(wrap("ab cdefghi j", 4)).toEqual(["ab", "cdefghi", "j"]);
   expect(wrap("", 4)).toEqual([]);
+});
+
+test("a story that was cut is shown with an ellipsis, one that ended without", () => {
+  const told = (text: string, tokens: number) => ({
+    stories: [{ opening: "One day.", text, completionIds: Array.from({ length: tokens }, () => 5) }],
+    verdicts: [{ reason: "ends well" }],
+  });
+  const shown = pairText(told("They played on and", storyTokens), told("The end.", storyTokens - 1), 0);
+  expect(shown.split("\n")[2]).toMatch(/^ {2}They played on and … {20,}The end\.$/);
 });

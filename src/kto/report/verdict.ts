@@ -55,7 +55,7 @@ function ofKto(log: readonly LoggedLine[]): RunVerdict {
   const parts = [
     trainedSentence(margin, trained, unseen),
     ...(trained === "yes" ? [] : isRuined(log) ? [RUINED] : trained === "open" && margin?.interval ? [LONGER] : []),
-    ...(validation === undefined ? [] : [unseenSentence(unseen, validation)]),
+    ...(validation === undefined ? [] : [unseenSentence(trained, unseen, validation)]),
     ...(winRate === undefined ? [] : [winSentence(wins)]),
     ...(validation === undefined && winRate === undefined
       ? ["Whether it also learnt for other rows was not measured: give validation_split, or a judge."]
@@ -75,7 +75,7 @@ function trainedSentence(margin: MeasuredChange | undefined, trained: Outcome, u
     return `It learnt${unseen === "yes" ? "" : " its training rows"}: thumbs up are rewarded above thumbs down, beyond the interval.`;
   }
   if (trained === "no") return "It learnt the contrary: thumbs down are rewarded above thumbs up; look at the labels.";
-  return "It is not shown that it learnt to tell thumbs up from thumbs down: the interval of the margin holds 0.";
+  return "It is not shown that it learnt to tell thumbs up from thumbs down: the interval of the margin includes 0.";
 }
 
 /** Whether most rows of the last window hardly move the model any more, as after steps that were far too large. */
@@ -87,18 +87,19 @@ const LONGER = "Take more updates, or a higher learning_rate.";
 const RUINED =
   "Most rows are saturated, as after steps that are too large: start again from the model before, with a third of the learning_rate or less.";
 
-function unseenSentence(unseen: Outcome, { interval }: MeasuredChange): string {
+function unseenSentence(trained: Outcome, unseen: Outcome, { interval }: MeasuredChange): string {
   if (interval === undefined) return "There are too few validation rows for an interval of their margin.";
-  if (unseen === "yes") return "Rows that it was not trained on show it too.";
-  if (unseen === "no")
-    return "On rows that it was not trained on it is worse than before: it learnt its rows by heart.";
-  return "On rows that it was not trained on that is not shown: their interval holds 0.";
+  const rows = "he validation rows, which it was not trained on,";
+  if (unseen === "yes") return `T${rows} show it${trained === "yes" ? " too" : ""}.`;
+  if (unseen === "open") return `T${rows} do not show it: the interval of their margin includes 0.`;
+  const byHeart = trained === "yes" ? ": it learnt its training rows by heart" : " too";
+  return `On t${rows} thumbs down are rewarded above thumbs up${byHeart}.`;
 }
 
 function winSentence(wins: Outcome): string {
   if (wins === "yes") return "The judge prefers its answers to those before training.";
   if (wins === "no") return "The judge prefers the answers before training to its own.";
-  return "The judge sees no clear difference: the interval of the win rate holds 50%.";
+  return "The judge sees no clear difference: the interval of the win rate includes 50%.";
 }
 
 function ofSft(log: readonly LoggedLine[]): RunVerdict {

@@ -55,7 +55,7 @@ export async function resumption(
     );
   }
   const found = await byFirst(ranksOf(inputs), () =>
-    typeof from === "string" ? named(from, inputs) : lastGood(outputFolder, inputs),
+    typeof from === "string" ? named(from, outputFolder, inputs) : lastGood(outputFolder, inputs),
   );
   checkSame(found, inputs, method, plan);
   checkReferenceAdapter(found, digests.referenceAdapter);
@@ -134,9 +134,26 @@ export async function requireCheckpoint(path: string): Promise<void> {
   );
 }
 
-async function named(path: string, inputs: RunInputs): Promise<Resumption> {
+/**
+ * The checkpoint of this path. Later ones in the folder of the run stay, since they may be wanted, and are named in a
+ * warning: `resume_from_checkpoint true` would take the last of them.
+ */
+async function named(path: string, outputFolder: string, inputs: RunInputs): Promise<Resumption> {
   const found = await read(path, inputs);
   if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
+  const { step } = found.state;
+  // The one that was named may have another name than its step gives it.
+  const others = (await listCheckpoints(outputFolder)).filter((other) => platform.joinPath(other.path) !== path);
+  const later = others.filter((other) => other.step > step);
+  const [last] = later.slice(-1);
+  if (last !== undefined) {
+    const names = later.map((other) => `checkpoint-${other.step}`);
+    const listed = names.length > 4 ? [...names.slice(0, 2), "...", ...names.slice(-1)] : names;
+    warn(
+      inputs,
+      `The run goes on from step ${step}, and ${outputFolder} holds what came after it before: ${listed.join(", ")}. Each is replaced when this run saves at its step; until then resume_from_checkpoint true would go on from ${last.path}, so remove those that you do not want.`,
+    );
+  }
   return found;
 }
 

@@ -356,8 +356,10 @@ describe("a run that goes on", () => {
     const whole = await run(newFolder(), constant);
     expect(bits(longer.weights)).toEqual(bits(whole.weights));
     expect(longer.warnings).toEqual([
+      `The run goes on from step 2, and ${path} holds what came after it before: checkpoint-3, checkpoint-4. Each is replaced when this run saves at its step; until then resume_from_checkpoint true would go on from ${join(path, "checkpoint-4")}, so remove those that you do not want.`,
       "The run was to have 4 updates and now has 8: the learning rate of the updates to come follows the new length.",
     ]);
+    expect(longer.checkpoints.map(({ step }) => step)).toEqual([3, 4, 5, 6, 7, 8]); // the later ones were replaced
   });
 });
 
@@ -518,7 +520,11 @@ describe("damage", () => {
     ]);
     expect(checkpoints.map(({ step }) => step)).toEqual([4, 5]);
     const named = await run(path, { resume_from_checkpoint: join(path, "checkpoint-50") }, { stopAfter: 4 });
-    expect([named.warnings, named.checkpoints.map(({ step }) => step)]).toEqual([[], [3, 4]]);
+    // From step 2 on; what came after it is named, and the folder itself, whatever its name, is not.
+    expect(named.warnings).toEqual([
+      expect.stringContaining("came after it before: checkpoint-3, checkpoint-4, checkpoint-5. Each"),
+    ]);
+    expect(named.checkpoints.map(({ step }) => step)).toEqual([3, 4]);
   });
 
   it("one that is named is not replaced by another one", async () => {
