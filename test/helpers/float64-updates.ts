@@ -14,8 +14,8 @@ export interface Float64Update {
   readonly norm: number;
 }
 
-/** Names of parameters that the fixtures do not decay. */
-const NOT_DECAYED = /bias|norm|ln_/;
+/** Whether the fixtures decay a parameter of this name. */
+export const decays = (parameter: string): boolean => !/bias|norm|ln_/.test(parameter);
 
 /**
  * The updates, and the weights after them.
@@ -58,7 +58,7 @@ export function float64Updates(
         beta1: adamw.adam_beta1,
         beta2: adamw.adam_beta2,
         epsilon: adamw.adam_epsilon,
-        weightDecay: NOT_DECAYED.test(parameter) ? 0 : adamw.weight_decay,
+        weightDecay: decays(parameter) ? adamw.weight_decay : 0,
         step: index + 1,
         scale: clipScale(gradientNorm, adamw.max_grad_norm),
       });
@@ -69,7 +69,7 @@ export function float64Updates(
 }
 
 /** A frozen model, whose answers are the same at every update. */
-function remembered(model: Float64Model): Pick<Float64Model, "logProb"> {
+export function remembered(model: Float64Model): Pick<Float64Model, "logProb"> {
   const known = new Map<string, number>();
   return {
     logProb: (promptIds, completionIds) => {

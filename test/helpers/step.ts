@@ -174,7 +174,7 @@ export interface ExactStep {
  */
 export function exactStep(
   policy: Float64Model,
-  reference: Float64Model,
+  reference: Pick<Float64Model, "logProb">,
   options: ObjectiveOptions,
   microbatches: readonly (readonly BatchExample[])[],
   scope: "microbatch" | "step" = "microbatch",

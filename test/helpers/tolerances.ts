@@ -28,3 +28,10 @@ export const STEP_LOSS = 1e-3;
  */
 export const boundsOf = (name: string) =>
   name === "qwen3_5" ? { logProb: 5e-4, z0: 5e-4, isSteep: true } : { logProb: LOG_PROB, z0: LOSS, isSteep: false };
+/**
+ * Of how far a tensor moves in one AdamW update of the device's own gradients and moments, relative in norm: f32 rounds
+ * the parameter itself, of which an update may be a thousandth.
+ */
+export const STEP_MOVED = 1e-3;
+/** Of how far weights move in five updates, relative in norm, where moments are kept in 8 bits. */
+export const EIGHT_BIT = 0.05;

@@ -6,6 +6,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Model } from "../../src/engine/model/model.ts";
+import { eachStepErrors } from "../helpers/adamw-steps.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import {
   adapterErrors,
@@ -16,7 +17,7 @@ import {
   updateErrors,
 } from "../helpers/families.ts";
 import { FAMILY_FIXTURES, loadModel } from "../helpers/fixtures.ts";
-import { boundsOf, GRADIENT, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
+import { boundsOf, GRADIENT, LOSS, STEP_LOSS, STEP_MOVED } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
 
@@ -63,6 +64,15 @@ describe.each(FAMILY_FIXTURES)("%s", (name) => {
     const errors = await updateErrors(name, reference);
     expect(errors.loss).toBeLessThanOrEqual(STEP_LOSS);
     expect(errors.norm).toBeLessThanOrEqual(STEP_LOSS);
+  });
+
+  // Of a model that is steep five updates in a row cannot be compared (test/kto/steep-updates.test.ts); each of them can.
+  has("qwen3_5")("each of five AdamW steps from where the device was before it, gradients, norm and weights", async () => {
+    const errors = await eachStepErrors(name, device);
+    expect(errors.gradient, errors.worst).toBeLessThanOrEqual(GRADIENT);
+    expect(errors.norm).toBeLessThanOrEqual(GRADIENT);
+    expect(errors.moved).toBeLessThanOrEqual(STEP_MOVED);
+    expect(errors.weights).toBeLessThanOrEqual(STEP_LOSS);
   });
 
   has(

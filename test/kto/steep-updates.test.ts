@@ -2,7 +2,8 @@
  * Why Qwen3.5's five AdamW updates are compared by their losses and the first norm alone (`boundsOf` of the helpers):
  * in float64, without any device. The float64 model meets PyTorch's numbers at all five updates; started from weights
  * that are off by no more than one rounding to f32 it leaves the bounds at the second. Its first tokens have small
- * results whose norms are steep, and AdamW's first updates are as long for a tiny gradient as for a large one. A rounding
+ * results whose norms are steep, and AdamW's first updates are as long for a tiny gradient as for a large one. Each update
+ * by itself, from where the device was before it, keeps to the bounds (`family-fixtures.test.ts`). A rounding
  * to f16 moves what one microbatch gives as far, so with activations in f16 its loss alone is compared too.
  */
 import { expect, it } from "vitest";

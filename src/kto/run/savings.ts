@@ -35,7 +35,7 @@ type Change = (run: Sketch) => { readonly change: string; readonly run: Sketch }
 /** Changes that save memory; those that save nothing are left out. */
 export async function savings(inputs: RunInputs, method: Method, allocate: Allocate): Promise<Savings> {
   const count = async (run: Sketch): Promise<Planned | undefined> => {
-    const quantization = run.inFourBits ? ({ format: "nf4" } as const) : undefined;
+    const quantization = run.inFourBits ? ({ ...run.inputs.policy.quantization, format: "nf4" } as const) : undefined;
     return await plannedBytes(run.inputs, run.method, allocate, quantization);
   };
   const start: Sketch = { inputs, method, inFourBits: false };
@@ -98,9 +98,10 @@ const CHANGES: readonly (readonly Change[])[] = [
   ],
   [
     (run) => {
-      const { adapter, quantizedFormats } = run.inputs.policy;
-      if (adapter === undefined || quantizedFormats.length > 0) return undefined;
-      return { change: "load_in_4bit true", run: { ...run, inFourBits: true } };
+      const { adapter, quantizedFormats, quantization } = run.inputs.policy;
+      if (adapter === undefined || quantizedFormats.includes("nf4")) return undefined;
+      const inPlace = quantization.format === "int8" ? "load_in_8bit false, " : "";
+      return { change: `${inPlace}load_in_4bit true`, run: { ...run, inFourBits: true } };
     },
   ],
   HALVINGS.map((parts) => (run) => smallerMicrobatch(run, parts)),

@@ -146,6 +146,16 @@ describe("kto train --dry_run", () => {
       () => ["--model", inBf16, ...lora],
       ["gradient_checkpointing", "load_in_4bit", "per_device_train_batch_size", "max_length"],
     ],
+    [
+      "an adapter over 8 bits",
+      () => ["--model", inBf16, ...lora, "--load_in_8bit", "true"],
+      ["gradient_checkpointing", "load_in_8bit", "per_device_train_batch_size", "max_length"],
+    ],
+    [
+      "an adapter over embeddings in 8 bits, which stay so",
+      () => ["--model", stories, ...lora, "--quantize_embeddings", "true"],
+      ["gradient_checkpointing", "load_in_4bit", "per_device_train_batch_size", "max_length"],
+    ],
   ])("%s: what it says that options save, their own plan takes less", async (_, words, expected) => {
     const { device_bytes: now, savings } = await planOf(...words());
     expect(savings.map(({ change }) => change.split(" ")[0])).toEqual(expected);

@@ -72,10 +72,12 @@ export class Keys {
     return value;
   }
 
-  /** A list of this many numbers above 0. */
+  /** A list of this many numbers above 0 that f32 can hold. */
   numbers(key: string, count: number): readonly number[] {
     const value = this.json[key];
-    const isNumber = (one: unknown) => typeof one === "number" && one > 0 && Number.isFinite(one);
+    const isNumber = (one: unknown) => {
+      return typeof one === "number" && Math.fround(one) > 0 && Number.isFinite(Math.fround(one));
+    };
     if (Array.isArray(value) && value.length === count && value.every(isNumber)) return value as number[];
     throw this.error(
       value === undefined

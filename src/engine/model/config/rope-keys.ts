@@ -48,11 +48,13 @@ function ropeOf(reading: Reading, newer: Keys | undefined): LayerRope {
     throw file.error(`"rope_scaling" and "rope_parameters" scale the rotary positions differently; keep one of them`);
   }
   const outer = file.positive("rope_theta", family.ropeTheta);
-  return {
-    theta: (newer ?? older)?.positive("rope_theta", outer) ?? outer,
-    rotated: rotatedOf(reading, newer ?? older),
-    scaling: scalingOfNewer ?? scalingOfOlder ?? { type: "none" },
-  };
+  const theta = (newer ?? older)?.positive("rope_theta", outer) ?? outer;
+  const scaling: RopeScaling = scalingOfNewer ?? scalingOfOlder ?? { type: "none" };
+  // The pairs that YaRN slows are found by the logarithm of the base.
+  if (scaling.type === "yarn" && theta <= 1) {
+    throw file.error(`"rope_theta" is ${theta}, and rotary positions that are scaled by "yarn" need one above 1`);
+  }
+  return { theta, rotated: rotatedOf(reading, newer ?? older), scaling };
 }
 
 /** r: floor(D partial_rotary_factor), from the file or from the rotary positions' own object. */
@@ -119,8 +121,10 @@ function llama3Scaling(keys: Keys): RopeScaling {
  * g(1), with g(k) = 1 + 0.1 k ln(factor) for factors above 1.
  */
 function yarnScaling(keys: Keys, contextLength: number): RopeScaling {
+  // Without either number nothing says how far the context was extended.
+  const original = keys.has("original_max_position_embeddings");
   const originalContextLength = keys.count("original_max_position_embeddings", contextLength);
-  const factor = keys.positive("factor", contextLength / originalContextLength);
+  const factor = keys.positive("factor", original ? contextLength / originalContextLength : undefined);
   const [betaFast, betaSlow] = [keys.positive("beta_fast", 32), keys.positive("beta_slow", 1)];
   if (betaFast <= betaSlow) {
     throw keys.error(`"beta_fast" of "${keys.inside}" is ${betaFast}, not above its "beta_slow" of ${betaSlow}`);
@@ -145,6 +149,9 @@ function longScaling(keys: Keys, reading: Reading): RopeScaling {
   const { file, contextLength } = reading;
   const place = keys.has("original_max_position_embeddings") ? keys : file;
   const originalContextLength = place.count("original_max_position_embeddings", 4096);
+  if (originalContextLength < 2) {
+    throw place.error(`"original_max_position_embeddings" is ${originalContextLength}, too short for a prompt and a completion`);
+  }
   const pairs = rotatedOf(reading, keys) / 2;
   const factor = keys.positive("factor", contextLength / originalContextLength);
   const usual = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalContextLength));

@@ -261,6 +261,12 @@ describe("switches of families", () => {
     // The context of 64 over the 16 of the first training.
     expect(magnitude({ factor: undefined })).toBe(usual);
     expect(magnitude({ factor: 0.5 })).toBe(1);
+    expect(() => magnitude({ factor: undefined, original_max_position_embeddings: undefined })).toThrow(
+      'key "factor" of "rope_scaling" is missing.',
+    );
+    expect(() => parse(of("qwen3", { rope_theta: 1, rope_scaling: { type: "yarn", factor: 4 } }))).toThrow(
+      '"rope_theta" is 1, and rotary positions that are scaled by "yarn" need one above 1.',
+    );
   });
 
   it("Phi's rotated share of a head and its LongRoPE, under its old names too", () => {
@@ -284,6 +290,11 @@ describe("switches of families", () => {
     }
     expect(() => rope({ rope_scaling: { type: "su", ...factors, long_factor: [1] } })).toThrow(
       '"long_factor" of "rope_scaling" is [1], not a list of 8 numbers above 0.',
+    );
+    const tiny = { type: "su", ...factors, short_factor: [1e-50, 1, 1, 1, 1, 1, 1, 1] };
+    expect(() => rope({ rope_scaling: tiny })).toThrow("not a list of 8 numbers above 0.");
+    expect(() => rope({ original_max_position_embeddings: 1, rope_scaling: { type: "su", ...factors } })).toThrow(
+      '"original_max_position_embeddings" is 1, too short for a prompt and a completion.',
     );
   });
 
