@@ -3,18 +3,26 @@
  * had before it. Nothing that an earlier update did differently is counted again, so every update of every fixture can be
  * bounded, those of models that are steep too; and what the weights are at the end, for moments of both formats.
  */
-import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
-import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
+
 import type { Arena } from "../../src/engine/gpu/arena.ts";
 import type { Device } from "../../src/engine/gpu/device.ts";
 import type { MomentFormat } from "../../src/engine/gpu/moments.ts";
+import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
+import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import type { Model } from "../../src/engine/model/model.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { type Batch, packBatch } from "../../src/kto/method/batch.ts";
 import { Update } from "../../src/kto/method/update.ts";
 import { arenaNumbers } from "./arenas.ts";
-import { type FixtureName, float64Fixture, loadModel, readExamples, readExpected, relativeDistance } from "./fixtures.ts";
+import {
+  type FixtureName,
+  float64Fixture,
+  loadModel,
+  readExamples,
+  readExpected,
+  relativeDistance,
+} from "./fixtures.ts";
 import { decays, float64Updates, remembered } from "./float64-updates.ts";
 import { exactStep } from "./step.ts";
 

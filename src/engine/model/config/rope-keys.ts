@@ -150,7 +150,9 @@ function longScaling(keys: Keys, reading: Reading): RopeScaling {
   const place = keys.has("original_max_position_embeddings") ? keys : file;
   const originalContextLength = place.count("original_max_position_embeddings", 4096);
   if (originalContextLength < 2) {
-    throw place.error(`"original_max_position_embeddings" is ${originalContextLength}, too short for a prompt and a completion`);
+    throw place.error(
+      `"original_max_position_embeddings" is ${originalContextLength}, too short for a prompt and a completion`,
+    );
   }
   const pairs = rotatedOf(reading, keys) / 2;
   const factor = keys.positive("factor", contextLength / originalContextLength);
