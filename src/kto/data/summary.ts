@@ -1,6 +1,7 @@
 /** Summarises rows of feedback in numbers, and writes rows in TRL's prompt/completion/label layout. */
 import { exactText } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { int32s, Names } from "./exports/names.ts";
 import type { DatasetReport, DroppedRows, FeedbackRow, FeedbackRows, LengthSummary } from "./types.ts";
 import { autoWeights, type ClassWeights, weightRatio } from "./weights.ts";
 
@@ -60,11 +61,13 @@ class RowCounter {
   #lastPair: number | undefined;
   #repeatedRows = 0;
   #contradictions = 0;
-  readonly #prompts = new Set<string>();
-  readonly #completions = new Set<string>();
-  /** By prompt and completion: 1 for desirable rows, 2 for undesirable ones, 3 for both. */
-  readonly #labels = new Map<string, number>();
-  readonly #lengths: { readonly prompt: number[]; readonly completion: number[] } = { prompt: [], completion: [] };
+  readonly #prompts = new Names();
+  readonly #completions = new Names();
+  readonly #together = new Names();
+  /** By the number of prompt and completion: 1 for desirable rows, 2 for undesirable ones, 3 for both. */
+  readonly #labels = int32s();
+  /** By row. */
+  readonly #lengths = { prompt: int32s(), completion: int32s() };
 
   add(row: FeedbackRow): void {
     this.#rows++;
@@ -76,20 +79,25 @@ class RowCounter {
     const [promptPrint, completionPrint] = [fingerprint(prompt), fingerprint(completion)];
     this.#prompts.add(promptPrint);
     this.#completions.add(completionPrint);
-    const key = fingerprint([promptPrint, completionPrint]);
-    const [seen, bit] = [this.#labels.get(key) ?? 0, row.label ? 1 : 2];
+    const key = this.#together.add(fingerprint([promptPrint, completionPrint]));
+    const [seen, bit] = [this.#labels.at(key), row.label ? 1 : 2];
     if ((seen & bit) !== 0) this.#repeatedRows++;
     else if (seen !== 0) this.#contradictions++;
     this.#labels.set(key, seen | bit);
     const [promptLength, completionLength] = plainLengths(row);
-    this.#lengths.prompt.push(promptLength);
-    this.#lengths.completion.push(completionLength);
+    this.#lengths.prompt.set(this.#rows - 1, promptLength);
+    this.#lengths.completion.set(this.#rows - 1, completionLength);
   }
 
   summary(report: DatasetReport | undefined): FeedbackSummary {
     const desirable = report?.desirable ?? this.#desirable;
     const undesirable = report?.undesirable ?? this.#rows - desirable;
     const { prompt, completion } = this.#lengths;
+    const overRows = (lengthOf: (row: number) => number) => {
+      const lengths = new Int32Array(this.#rows);
+      for (let row = 0; row < lengths.length; row++) lengths[row] = lengthOf(row);
+      return quantiles(lengths);
+    };
     return {
       rows: this.#rows,
       kept: report?.examples ?? this.#rows,
@@ -102,9 +110,9 @@ class RowCounter {
       contradictions: this.#contradictions,
       unit: report !== undefined || this.#onlyIds ? "tokens" : "characters",
       lengths: report?.lengths ?? {
-        prompt: quantiles(prompt),
-        completion: quantiles(completion),
-        total: quantiles(prompt.map((length, i) => length + (completion[i] ?? 0))),
+        prompt: overRows((row) => prompt.at(row)),
+        completion: overRows((row) => completion.at(row)),
+        total: overRows((row) => prompt.at(row) + completion.at(row)),
       },
       cut: report?.cut ?? 0,
       dropped: report?.dropped ?? [],
@@ -164,8 +172,8 @@ function textLength(content: unknown): number {
 }
 
 /** Quantiles by the nearest-rank method. */
-export function quantiles(values: readonly number[]): LengthSummary {
-  const sorted = [...values].sort((a, b) => a - b);
+export function quantiles(values: readonly number[] | Int32Array): LengthSummary {
+  const sorted = Float64Array.from(values).sort();
   const rank = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
   return { min: rank(0), median: rank(0.5), p95: rank(0.95), max: rank(1) };
 }
