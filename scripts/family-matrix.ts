@@ -82,10 +82,9 @@ for (const features of wanted) {
       ["weights after an update", each.weights, STEP_LOSS],
       ["weights after all updates", afterAll, STEP_LOSS],
       ["moments in 8 bits", coded, EIGHT_BIT],
-      // Of a thousand nats, as in long64, one f32 is more than the bound away from the next.
-      ["log-prob over nf4", nf4.logProbs, Math.max(logProb, nf4.spacing)],
+      ["log-prob over nf4", nf4.logProbs, logProb],
       ["gradient over nf4", nf4.gradient, GRADIENT],
-      ["log-prob over int8", int8.logProbs, Math.max(logProb, int8.spacing)],
+      ["log-prob over int8", int8.logProbs, logProb],
       ["gradient over int8", int8.gradient, GRADIENT],
     ];
     if (f16) bounded.push(["loss in f16", f16.loss, ROUNDED_LOSS]);
