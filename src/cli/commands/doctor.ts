@@ -17,6 +17,7 @@ import {
   type PossibleRuns,
   possibleRuns,
   ROW_TOKENS,
+  rowTokensOf,
   TRAININGS,
   type Training,
 } from "../session/possible-runs.ts";
@@ -148,7 +149,7 @@ export function renderRuns(model: PossibleRuns, { adapters }: Pick<DoctorReport,
   const isGpu = adapters.some(({ chosen, kind }) => chosen && kind === "hardware");
   const head = ["", "rows of", ...MICROBATCHES.map((rows) => `microbatch of ${rows}`)];
   const rows = (Object.keys(TRAININGS) as Training[]).flatMap((training) =>
-    ROW_TOKENS.filter((tokens) => tokens <= context).map((tokens) => {
+    rowTokensOf(context).map((tokens) => {
       const own = runs.filter((run) => run.training === training && run.row_tokens === tokens);
       const cells = own.map((run) => {
         const size = run.device_bytes === null ? "" : `${formatBytes(run.device_bytes)}, `;

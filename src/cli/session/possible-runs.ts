@@ -22,6 +22,12 @@ export type Training = keyof typeof TRAININGS;
 
 /** Tokens of each row; half of them are the answer's. */
 export const ROW_TOKENS = [512, 1024, 2048] as const;
+/** The lengths that a model of this context can read; its context alone where all are longer. */
+export function rowTokensOf(contextLength: number): readonly number[] {
+  const readable = ROW_TOKENS.filter((tokens) => tokens <= contextLength);
+  return readable.length > 0 ? readable : [contextLength];
+}
+
 /** Rows of a microbatch. */
 export const MICROBATCHES = [1, 4] as const;
 /** Rows of an update, whatever its microbatches. */
@@ -64,13 +70,14 @@ export async function possibleRuns(
   const runs: PossibleRun[] = [];
   for (const training of Object.keys(TRAININGS) as Training[]) {
     const planned = planningDevice(device);
-    const all = ROW_TOKENS.flatMap((tokens) => MICROBATCHES.map((rows) => sizes(training, tokens, rows)));
-    const loaded = await orReason(() => loadForTraining(planned, { ...configOf(folder, all[0]), files }, output));
+    const first = sizes(training, ROW_TOKENS[0], MICROBATCHES[0]);
+    const loaded = await orReason(() => loadForTraining(planned, { ...configOf(folder, first), files }, output));
     if (typeof loaded !== "string") {
       const { config, layout } = loaded.policy;
       facts ??= { parameters: layout.parameterCount, context_length: config.contextLength };
     }
-    for (const run of all.filter(({ row_tokens }) => row_tokens <= (facts?.context_length ?? row_tokens))) {
+    const lengths = facts ? rowTokensOf(facts.context_length) : ROW_TOKENS;
+    for (const run of lengths.flatMap((tokens) => MICROBATCHES.map((rows) => sizes(training, tokens, rows)))) {
       const bytes = typeof loaded === "string" ? loaded : await orReason(() => bytesOf(planned, loaded, folder, run));
       if (typeof bytes === "string") runs.push({ ...run, device_bytes: null, fits: false, reason: bytes });
       else runs.push({ ...run, ...bytes });
@@ -97,8 +104,7 @@ function sizes(training: Training, tokens: number, rows: number): Sizes {
 }
 
 /** The configuration of a run, with the defaults of `kto train`. */
-function configOf(folder: string, run: Sizes | undefined) {
-  const { training = "full", row_tokens = ROW_TOKENS[0], ...microbatches } = run ?? {};
+function configOf(folder: string, { training, row_tokens, ...microbatches }: Sizes) {
   const given = { model_name_or_path: folder, dataset_name: "rows", output_dir: "run", max_length: row_tokens };
   return parseKtoConfig({ ...given, ...TRAININGS[training], ...microbatches });
 }

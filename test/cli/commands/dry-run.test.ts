@@ -437,6 +437,16 @@ describe("kto doctor --model", () => {
     expect(text).toContain("Longer rows than 512 tokens the model cannot read.");
   });
 
+  test("plans rows of its whole context for a model that can read no longer ones", async () => {
+    const short = `${fixtures}/lfm2/policy`;
+    const { code, stdout, stderr } = await kto("doctor", "--model", short, "--json");
+    expect(code, stderr).toBe(0);
+    const { model } = JSON.parse(stdout) as { model: PossibleRuns };
+    expect(model.context_length).toBe(256);
+    expect(model.runs.map(({ row_tokens, fits }) => [row_tokens, fits])).toEqual(Array(6).fill([256, true]));
+    expect((await kto("doctor", "--model", short)).stdout).toMatch(/^ {2}full {2,}256 tokens {2}[\d.]+ MiB, fits/m);
+  });
+
   test("says what does not fit and why", async () => {
     const output = new Output({ stdout: new CapturedStream(), stderr: new CapturedStream() }, silent);
     await withLimits({ maxBufferSize: 2 ** 20 }, async (device) => {
