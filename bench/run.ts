@@ -120,22 +120,32 @@ export function chooseBenchmarks(quick: boolean, filter = ""): ChosenBenchmarks 
   return { kernels, generations, steps };
 }
 
-/** Runs what was chosen. */
+/**
+ * Those of the benchmarks that this device can run, or has the speed for.
+ *
+ * @throws ConfigError where there is none
+ */
+export function fittingBenchmarks(device: Device, { kernels, generations, steps }: ChosenBenchmarks): ChosenBenchmarks {
+  const fitting = {
+    kernels: kernels.filter(({ hardwareOnly }) => !hardwareOnly || !device.isSoftware),
+    generations,
+    steps: steps.filter(({ options }) => !options?.fp16 || device.gpu.features.has("shader-f16")),
+  };
+  if (fitting.kernels.length + generations.length + fitting.steps.length > 0) return fitting;
+  const left = [...kernels, ...steps].map(({ name }) => name).join(", ");
+  throw new ConfigError(`"${device.description}" cannot be measured by ${left}: a GPU, or one with shader-f16, can.`);
+}
+
+/** Runs what was chosen among those that fit the device. */
 export async function* runBenchmarks(
   device: Device,
   peaks: Peaks,
   { kernels, generations, steps }: ChosenBenchmarks,
   options: BenchmarkOptions,
 ): AsyncGenerator<BenchmarkResult> {
-  for (const one of kernels) {
-    if (one.hardwareOnly && device.isSoftware) continue;
-    yield await runKernel(device, one, peaks, options);
-  }
+  for (const one of kernels) yield await runKernel(device, one, peaks, options);
   for (const one of generations) yield await runGeneration(device, one, peaks, options);
-  for (const one of steps) {
-    if (one.options?.fp16 && !device.gpu.features.has("shader-f16")) continue;
-    yield await runStep(device, one, peaks, options);
-  }
+  for (const one of steps) yield await runStep(device, one, peaks, options);
 }
 
 async function runKernel(

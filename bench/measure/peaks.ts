@@ -13,7 +13,7 @@ import { type TimingOptions, time } from "./measure.ts";
 export interface Peaks {
   /** Billions of floating-point operations a second, f32 (a multiply-add is two). */
   readonly gflops: number;
-  /** Billions of f16 operations a second; undefined where the adapter has no `shader-f16`. */
+  /** Billions of f16 operations a second; undefined without `shader-f16`, and on software, which has no f16 of its own. */
   readonly f16Gflops?: number | undefined;
   /** Billions of operations a second by the subgroup matrices that products use here; undefined where they use none. */
   readonly matrixGflops?: number | undefined;
@@ -26,7 +26,7 @@ const CHAINS = 12;
 const ROUNDS = 256;
 
 /** Fused multiply-adds of vectors of four. */
-const multiplyAdd = (type: "f32" | "f16") => {
+export const multiplyAdd = (type: "f32" | "f16") => {
   const vector = `vec4<${type}>`;
   const chains = Array.from({ length: CHAINS }, (_, c) => c);
   return kernel({
@@ -153,7 +153,7 @@ export async function measurePeaks(device: Device, options: TimingOptions): Prom
     for (const copy of copies) gbps.push(await rate(copy, "bytes"));
     return {
       gflops: await multiplyAdds("f32"),
-      ...(device.gpu.features.has("shader-f16") && { f16Gflops: await multiplyAdds("f16") }),
+      ...(!device.isSoftware && device.gpu.features.has("shader-f16") && { f16Gflops: await multiplyAdds("f16") }),
       ...(matrices && {
         matrixGflops: await rateOf((program) => {
           const out = memory.zeros(subgroups, matrices.M * matrices.N);

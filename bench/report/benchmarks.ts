@@ -6,7 +6,7 @@ import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { peerRunner } from "../peers/run.ts";
-import { type ChosenBenchmarks, chooseBenchmarks, runBenchmarks } from "../run.ts";
+import { type ChosenBenchmarks, chooseBenchmarks, fittingBenchmarks, runBenchmarks } from "../run.ts";
 import { attempt } from "./attempt.ts";
 import { Budget } from "./budget.ts";
 import type { Finding, PartContext } from "./finding.ts";
@@ -16,7 +16,8 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   const { peaks, scratch, quick } = context;
   if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which shares need");
   // Generation is a part of its own.
-  const { kernels, steps } = chooseBenchmarks(quick);
+  const device = await Device.open();
+  const { kernels, steps } = fittingBenchmarks(device, chooseBenchmarks(quick));
   const none: ChosenBenchmarks = { kernels: [], generations: [], steps: [] };
   const all: { readonly name: string; readonly quick: boolean; readonly chosen: ChosenBenchmarks }[] = [
     ...kernels.map((one) => ({ ...one, name: `${one.name}, ${one.shape}`, chosen: { ...none, kernels: [one] } })),
@@ -28,7 +29,6 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
     scratch: mkdtempSync(join(scratch, "bench-")),
     runPeers: quick ? async () => ({}) : peerRunner(undefined, () => undefined),
   };
-  const device = await Device.open();
   try {
     for (const { name, chosen } of budget.each(inOrder, (one) => one.name, emit)) {
       await attempt(name, emit, async () => {

@@ -1,11 +1,37 @@
 /** What an adapter's peaks are measured by computes what it says, so that no compiler can leave it out. */
 import { expect, test } from "vitest";
-import { multiplyMatrices, peaksText } from "../../bench/measure/peaks.ts";
+import { multiplyAdd, multiplyMatrices, peaksText } from "../../bench/measure/peaks.ts";
+import { chooseBenchmarks, fittingBenchmarks } from "../../bench/run.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { sharedDevice } from "../helpers/device.ts";
 
 const device = await sharedDevice();
 const { matrices, subgroupSize } = device.facts;
+
+test.each(["f32", "f16"] as const)("multiply-adds in %s come to what they compute", async (type) => {
+  if (type === "f16" && !device.gpu.features.has("shader-f16")) return;
+  const out = device.allocate("scratch", "sums", [8, 4]);
+  const program = new Program(device, "multiply-adds");
+  program.dispatch(multiplyAdd(type), { out });
+  await program.prepare();
+  program.run();
+  const found = await device.download(out);
+  // Each of twelve chains s = s x + 1/2 has come to rest; x is the invocation's number in thousandths.
+  for (let i = 0; i < 32; i++)
+    expect(Math.abs((found[i] ?? Number.NaN) / (6 / (1 - Math.floor(i / 4) * 1e-3)) - 1)).toBeLessThan(1e-2);
+  program.dispose();
+  device.free(out);
+});
+
+test("benchmarks for hardware alone are none on software, and a choice of these alone is refused", () => {
+  const asked = chooseBenchmarks(false, "operands in f16");
+  expect(asked.kernels).toHaveLength(3);
+  if (device.isSoftware)
+    expect(() => fittingBenchmarks(device, asked)).toThrow("cannot be measured by matmul NN, operands");
+  else expect(fittingBenchmarks(device, asked)).toEqual(asked);
+  const { kernels } = fittingBenchmarks(device, chooseBenchmarks(false, "matmul"));
+  expect(kernels.some(({ hardwareOnly }) => hardwareOnly)).toBe(!device.isSoftware);
+});
 
 test.runIf(matrices !== undefined)("matrices are multiplied and added as often as is counted", async () => {
   if (matrices === undefined) throw new Error("no matrices");

@@ -9,7 +9,7 @@ import { timingOptions } from "../../../bench/measure/measure.ts";
 import { measurePeaks, peaksText } from "../../../bench/measure/peaks.ts";
 import type { PeerResult } from "../../../bench/measure/peer-work.ts";
 import { peerRunner, peerVersions } from "../../../bench/peers/run.ts";
-import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
+import { type BenchmarkResult, chooseBenchmarks, fittingBenchmarks, runBenchmarks } from "../../../bench/run.ts";
 import { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { commit } from "../../engine/platform/node-commit.ts";
@@ -24,7 +24,7 @@ import { working } from "../terminal/work.ts";
 export default command(benchDescription, runBench);
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
-  const chosen = chooseBenchmarks(options.quick, options.filter);
+  const asked = chooseBenchmarks(options.quick, options.filter);
   if (options.jsonFile) await checkOutputFile(options.jsonFile);
   const say = (line: string) => {
     if (!output.json) output.result(line);
@@ -32,6 +32,7 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), "kto-bench-"));
   const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
   try {
+    const chosen = fittingBenchmarks(device, asked);
     const peaks = await working(output, "measuring the adapter's peaks", () =>
       measurePeaks(device, timingOptions(options.quick)),
     );
