@@ -47,7 +47,8 @@ async function main() {
   }
   if (command === "test") return await runTests();
   const programs = { quickstart: "examples/quickstart/run.ts", "gpu-report": "scripts/gpu-report.ts" };
-  const starting = `Starting ${command === "quickstart" ? "the quickstart" : "the report"} ...`;
+  // The report's program tells of its first part at once.
+  const starting = command === "quickstart" ? "Starting the quickstart ..." : undefined;
   if (command in programs)
     return await run("node", ["--import", "tsx", programs[command], ...extra], nativeNoise(), undefined, starting);
   return 0;

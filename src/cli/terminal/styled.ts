@@ -37,8 +37,8 @@ export function painted(line: Line, { background, colors }: Theme): string {
 const as = pc.createColors(true);
 const plain = (text: string) => text;
 /**
- * How each tone is painted with the sixteen colours that every terminal has. Bright ones cannot be read on white, the plain blue and red hardly on
- * black; yellow only serves a dark terminal.
+ * How each tone is painted with the sixteen colours that every terminal has. Bright ones cannot be read on white, the
+ * plain blue and red hardly on black; yellow only serves a dark terminal.
  */
 const PAINTS: Readonly<Record<Theme["background"], Readonly<Record<Tone, (text: string) => string>>>> = {
   dark: {

@@ -1,6 +1,6 @@
 /**
  * Where the random numbers of a policy's passes of training begin: the states from which kernels draw an adapter's
- * dropout and NEFTune's noise. Both are set anew for each update; which rows draw what is the kernels' own.
+ * dropout and NEFTune's noise. Both are set anew for each update. What a row draws from them, the kernels compute.
  */
 import type { Tensor } from "../../engine/gpu/tensor.ts";
 import type { EmbeddingNoise } from "../../engine/model/decoder.ts";

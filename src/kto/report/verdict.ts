@@ -89,11 +89,11 @@ const RUINED =
 
 function unseenSentence(trained: Outcome, unseen: Outcome, { interval }: MeasuredChange): string {
   if (interval === undefined) return "There are too few validation rows for an interval of their margin.";
-  const rows = "he validation rows, which it was not trained on,";
-  if (unseen === "yes") return `T${rows} show it${trained === "yes" ? " too" : ""}.`;
-  if (unseen === "open") return `T${rows} do not show it: the interval of their margin includes 0.`;
+  const rows = "validation rows, which it was not trained on,";
+  if (unseen === "yes") return `The ${rows} show it${trained === "yes" ? " too" : ""}.`;
+  if (unseen === "open") return `The ${rows} do not show it: the interval of their margin includes 0.`;
   const byHeart = trained === "yes" ? ": it learnt its training rows by heart" : " too";
-  return `On t${rows} thumbs down are rewarded above thumbs up${byHeart}.`;
+  return `On the ${rows} thumbs down are rewarded above thumbs up${byHeart}.`;
 }
 
 function winSentence(wins: Outcome): string {

@@ -63,7 +63,7 @@ describe("kto data", () => {
     const call = `{"name": "weather", "arguments": {"days": 1.0}}`;
     const messages = [
       `{"role": "user", "content": "Rain?"}`,
-      `{"role": "assistant", "content": "", "tool_calls": [${call}]}`,
+      `{"role": "assistant", "tool_calls": [${call}]}`,
       `{"role": "tool", "name": "weather", "content": "dry"}`,
       `{"role": "assistant", "content": "No."}`,
     ];

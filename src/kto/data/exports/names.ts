@@ -1,6 +1,6 @@
 /**
- * Ids of messages and answers as whole numbers, for millions of them: a string of V8's and its place in a Map take 150
- * to 300 bytes, which is most of what reading an export needs; here an id takes its characters and about 17 bytes.
+ * Short strings as whole numbers, such as ids of messages and fingerprints of rows, for millions of them: a string of V8's and its place in a Map take 150
+ * to 300 bytes, which is most of what reading an export needs; here a string takes its characters and about 17 bytes.
  */
 
 /** A list of numbers that grows, in an array of one type. Numbers that were never set are 0. */
