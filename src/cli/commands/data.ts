@@ -123,7 +123,7 @@ function turnsText(messages: readonly ChatMessage[]): string {
   return messages
     .flatMap(({ role, content, ...fields }) => {
       const text =
-        typeof content === "string" ? content : content === null || content === undefined ? "" : exactText(content);
+        typeof content === "string" ? content : content === null ? "" : exactText(content);
       const others = Object.entries(fields).map(([name, value]) => `  ${name}: ${exactText(value)}`);
       return [text === "" ? `[${role}]` : `[${role}] ${text}`, ...others];
     })
