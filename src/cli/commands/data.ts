@@ -122,8 +122,7 @@ function renderPlain(row: FeedbackRow): Rendered {
 function turnsText(messages: readonly ChatMessage[]): string {
   return messages
     .flatMap(({ role, content, ...fields }) => {
-      const text =
-        typeof content === "string" ? content : content === null ? "" : exactText(content);
+      const text = typeof content === "string" ? content : content === null ? "" : exactText(content);
       const others = Object.entries(fields).map(([name, value]) => `  ${name}: ${exactText(value)}`);
       return [text === "" ? `[${role}]` : `[${role}] ${text}`, ...others];
     })
